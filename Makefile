@@ -1,0 +1,66 @@
+# Everything a fresh clone needs is Python >= 3.11 and make; the first call builds .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# make bench-cifar ARGS="--rate 0.01" hands arguments on.
+BENCHMARKS := train scan memory demo cifar published
+
+.PHONY: demo test lint format check coverage conformance clean $(BENCHMARKS:%=bench-%)
+
+demo: $(VENV)/.package
+	$(BIN)/ostiary demo
+
+# One thread: the tests are many small tensors, and results do not depend on the machine's cores.
+test: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check: lint test
+
+coverage: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --cov --cov-report=term-missing:skip-covered
+
+conformance: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/conformance
+
+bench-train: script := train_speed
+bench-scan: script := scan_speed
+bench-memory: script := memory
+bench-demo: script := demo_seeds
+bench-cifar: script := cifar_story
+bench-cifar: ARGS ?= --work build/cifar-story
+bench-published: script := published_models
+$(BENCHMARKS:%=bench-%): $(VENV)/.package
+	$(BIN)/python -m benchmarks.$(script) $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "error: ostiary needs Python 3.11 or newer; '$(PYTHON)' is" "$$($(PYTHON) --version 2>&1)"; \
+		echo "hint: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; } >&2
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+# torch goes first and alone, so that the build that is found for this machine satisfies all others.
+$(VENV)/.package: $(VENV)/.made pyproject.toml constraints.txt
+	@echo "installing ostiary and what it needs into $(VENV); this takes a minute or two"
+	$(INSTALL) torch
+	$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.package
+	$(INSTALL) -e '.[dev,text]'
+	@touch $@
