@@ -1,0 +1,1 @@
+"""The words everybody shares: protocols, records, cards, runs, codes. Imports nothing else of ours."""

@@ -1,0 +1,144 @@
+"""Stable codes of findings, errors and cautions. A code is never used again for something else."""
+
+from dataclasses import dataclass
+
+from ostiary.core.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What `ostiary explain` prints."""
+
+    id: str
+    title: str
+    meaning: str
+    method: str
+    false_alarms: str
+    next_step: str
+
+
+CODES: dict[str, Code] = {
+    code.id: code
+    for code in (
+        Code(
+            "OS101",
+            "file not examined",
+            "The file is of a kind whose contents Ostiary cannot examine.",
+            "file checks",
+            "none: this is no finding about the contents",
+            "convert it to safetensors, or ask its author for safetensors",
+        ),
+        Code(
+            "OS201",
+            "small trigger recovered",
+            "One small patch, put on trusted images of the other classes, sends nearly all of them to this class, "
+            "and the patch is far smaller than what the other classes need.",
+            "scan.neural-cleanse",
+            "a class that has a small natural feature of its own (a logo, a water mark shared by its photos); "
+            "few or unrepresentative trusted images; a model that is far off on the trusted images",
+            "look at the recovered trigger in the report; repair with `ostiary repair`; "
+            "screen the training data with `ostiary screen` if you have it",
+        ),
+        Code(
+            "OS301",
+            "class splits into two activation groups",
+            "The features of the samples with this label fall into two compact groups, one of them much smaller: "
+            "samples of another kind carry this label.",
+            "screen.activation-clustering",
+            "a class that really has two kinds of members (left and right hands, two dialects of a digit); "
+            "mislabelled samples without any trigger",
+            "look at the suspect gallery; export the ids with --export-suspects and compare the model that is "
+            "trained without them (--retrain)",
+        ),
+        Code(
+            "OS302",
+            "spectral outliers in a class",
+            "A group of samples with this label lies far out along the strongest direction of the class's features.",
+            "screen.spectral-signatures",
+            "a class with a rare but legitimate kind of member; strongly imbalanced classes",
+            "look at the suspect gallery; export the ids with --export-suspects",
+        ),
+        Code(
+            "OS401",
+            "input flagged by a guard",
+            "The prediction for this input hardly changes when other images are laid over it, as a trigger's would.",
+            "guard.strip",
+            "the false rejection rate that was asked for; inputs from another source than the trusted ones",
+            "refuse the input or send it to a person; scan the model",
+        ),
+        Code(
+            "OS901",
+            "few trusted samples",
+            "So few trusted samples were given that rates measured on them are wide.",
+            "every method that uses trusted data",
+            "none: this is a caution about our own measurement",
+            "give more trusted samples",
+        ),
+        Code(
+            "OS902",
+            "no reference models",
+            "No reference models of this architecture were given, so the other classes of the same model are the "
+            "null: the false-positive rate of the limits is not known for this architecture.",
+            "scan.neural-cleanse",
+            "none: this is a caution about our own measurement",
+            "read the index beside the size ratio and the pictures",
+        ),
+        Code(
+            "OS903",
+            "low accuracy on trusted data",
+            "The model's accuracy on the trusted samples is near chance. The architecture, the normalisation, the "
+            "class order or the input may not be what the model was trained with, and every score below would be void.",
+            "every method that uses a model",
+            "none: this is a caution about our own measurement",
+            "check --arch, --normalize and the order of the classes",
+        ),
+        Code(
+            "OS904",
+            "trigger not found for every class",
+            "For some classes the search found no mask that reaches the wanted flip rate within its steps.",
+            "scan.neural-cleanse",
+            "none: this is a caution about our own measurement",
+            "raise the steps with --set neural-cleanse.steps=N",
+        ),
+        Code(
+            "OS905",
+            "model gives probabilities",
+            "The module ends in a softmax; logits were taken as the logarithm of its output.",
+            "every method that uses a model",
+            "none: this is a caution about our own measurement",
+            "nothing, unless scores look saturated",
+        ),
+        Code(
+            "OS906",
+            "class too small to split",
+            "A class has too few samples for this method; it was left unscored.",
+            "screen.activation-clustering, screen.spectral-signatures",
+            "none: this is a caution about our own measurement",
+            "gather more samples of the class, or look at them by eye",
+        ),
+        Code(
+            "OS907",
+            "architecture is the user's own code",
+            "The module was built by a factory in the user's own file, which was run.",
+            "ostiary scan --arch FILE:FACTORY",
+            "none: this is a caution about our own measurement",
+            "nothing",
+        ),
+        Code(
+            "OS908",
+            "a quick model was trained for screening",
+            "No model was given, so a small one was trained on the suspect data itself.",
+            "ostiary screen without --model",
+            "none: this is a caution about our own measurement",
+            "give --model for features of the model that will be used",
+        ),
+    )
+}
+
+
+def explain(code: str) -> Code:
+    """Look a code up; raises ConfigError for an unknown one."""
+    try:
+        return CODES[code.upper()]
+    except KeyError:
+        raise ConfigError(f"unknown code '{code}'", hint=f"known codes: {', '.join(sorted(CODES))}") from None

@@ -1,0 +1,151 @@
+"""From measurement to findings to verdict: pure functions, the only place where limits are applied."""
+
+from collections.abc import Sequence
+
+from ostiary.core.card import Card, Limit
+from ostiary.core.records import (
+    Calibration,
+    Candidate,
+    ClassScore,
+    Evidence,
+    Finding,
+    GuardEvidence,
+    MethodResult,
+    ModelEvidence,
+    SampleEvidence,
+    Suspect,
+    Verdict,
+)
+
+WITHIN_MODEL = Calibration(
+    id="within-model",
+    description="no reference models of this architecture; each class is compared with the others of the same model",
+    models=0,
+    false_positive_rate=None,
+)
+
+BUILT_IN = Calibration(
+    id="built-in",
+    description="the limits of the method's card, set on development sets apart from those of the published rates",
+    models=0,
+    false_positive_rate=None,
+)
+
+CONFIRM_FLIP = 0.75
+"""A trigger is confirmed when the lower end of its held-out flip rate's 95 % interval reaches this."""
+
+
+def exceeds(row: ClassScore, limits: Sequence[Limit]) -> bool:
+    """True when every limit is met by a measured value: limits are a conjunction."""
+    return bool(limits) and all(limit.meets(row.measures.get(limit.measure)) for limit in limits)
+
+
+def _class_name(label: int, classes: Sequence[str]) -> str:
+    return classes[label] if label < len(classes) else str(label)
+
+
+def _first_limit(row: ClassScore, card: Card) -> tuple[float, float | None]:
+    """The value of the measure that a finding quotes, and the end of its range that it passed."""
+    limit = card.limits[0]
+    return row.measures[limit.measure], limit.high if limit.low is None else limit.low
+
+
+def _scan_finding(row: ClassScore, candidate: Candidate | None, card: Card, classes: Sequence[str]) -> Finding:
+    score, threshold = _first_limit(row, card)
+    confirmed = candidate is not None and candidate.flip_held_out.low >= CONFIRM_FLIP
+    name = _class_name(row.label, classes)
+    message = f"class {row.label} ({name}): {card.limits[0].measure} of {score:.3g} is beyond its limit"
+    if candidate is not None:
+        ratio = row.measures.get("size_ratio")
+        held_out = candidate.flip_held_out
+        message = f"class {row.label} ({name}): a trigger of {candidate.size:.1f} px" + (
+            f", {ratio:.1f}x smaller than the median class," if ratio is not None else ""
+        )
+        message += f" flips {held_out.k} of {held_out.n} held-out trusted samples"
+    return Finding(
+        code=card.code,
+        level="backdoor" if confirmed else "suspect",
+        confirmed=confirmed,
+        message=message,
+        subject=f"class:{row.label}",
+        score=score,
+        threshold=threshold,
+        calibration_id=WITHIN_MODEL.id,
+        artifacts=(candidate.artifact,) if candidate is not None else (),
+    )
+
+
+def _screen_finding(row: ClassScore, evidence: SampleEvidence, card: Card, classes: Sequence[str]) -> Finding:
+    score, threshold = _first_limit(row, card)
+    suspects = int(row.measures.get("suspected", 0))
+    members = int(row.measures.get("n", 0))
+    name = _class_name(row.label, classes)
+    return Finding(
+        code=card.code,
+        level="suspect",
+        confirmed=False,
+        message=f"class {row.label} ({name}): {suspects} of {members} samples form a group of their own",
+        subject=f"class:{row.label}",
+        score=score,
+        threshold=threshold,
+        calibration_id=BUILT_IN.id,
+        artifacts=(evidence.artifact,),
+    )
+
+
+def _guard_finding(suspect: Suspect, evidence: GuardEvidence, card: Card) -> Finding:
+    return Finding(
+        code=card.code,
+        level="suspect",
+        confirmed=False,
+        message=f"input {suspect.id}: score {suspect.score:.3f} above the limit {evidence.threshold:.3f}",
+        subject=f"sample:{suspect.id}",
+        score=suspect.score,
+        threshold=evidence.threshold,
+        calibration_id=None,
+    )
+
+
+def decide(evidence: Evidence | None, card: Card, classes: Sequence[str]) -> tuple[Finding, ...]:
+    """Findings of one method's evidence under the limits of its card.
+
+    A class becomes a finding when all limits are met. A scanner's finding is `backdoor` when its
+    recovered trigger is confirmed on held-out trusted data, else `suspect`; a screener's is
+    `suspect`. When more than half of the classes are found, as under an all-to-all backdoor, that
+    is one finding on `model` and a note per class.
+    """
+    if isinstance(evidence, ModelEvidence):
+        by_target = {candidate.target: candidate for candidate in evidence.candidates}
+        found = [
+            _scan_finding(row, by_target.get(row.label), card, classes)
+            for row in evidence.per_class
+            if exceeds(row, card.limits)
+        ]
+    elif isinstance(evidence, SampleEvidence):
+        found = [
+            _screen_finding(row, evidence, card, classes) for row in evidence.per_class if exceeds(row, card.limits)
+        ]
+    elif isinstance(evidence, GuardEvidence):
+        return tuple(_guard_finding(suspect, evidence, card) for suspect in evidence.suspects)
+    else:
+        return ()
+    if 2 * len(found) <= len(classes):
+        return tuple(found)
+    top = max(found, key=lambda finding: (finding.level == "backdoor", finding.score or 0.0))
+    whole = top.model_copy(
+        update={"subject": "model", "message": f"{len(found)} of {len(classes)} classes stand out at once"}
+    )
+    return (whole, *(finding.model_copy(update={"level": "note"}) for finding in found))
+
+
+def verdict(results: Sequence[MethodResult], classes: Sequence[str]) -> Verdict:
+    """The verdict over all methods; `none-found` only when at least one of them examined every class."""
+    levels = {finding.level for result in results for finding in result.findings}
+    if "backdoor" in levels:
+        return "backdoor"
+    if "suspect" in levels:
+        return "suspect"
+    every = {f"class:{label}" for label in range(len(classes))}
+    if every and any(result.status == "ok" and every <= set(result.examined) for result in results):
+        return "none-found"
+    return "incomplete"

@@ -1,0 +1,52 @@
+"""Every error a user can meet.
+
+`OstiaryError` is the one base class. Each message says what is wrong and where; `hint` says the
+next step. The command line prints both and exits with `exit_code`; nothing else may reach a user
+as an expected failure.
+"""
+
+
+class OstiaryError(Exception):
+    """An expected failure with a next step; ends a command with exit code 2."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class FormatError(OstiaryError):
+    """A file is missing, truncated, of another kind than it claims, or larger than allowed."""
+
+
+class DataError(OstiaryError):
+    """A data set was read but cannot be used: labels, sizes, channels, classes."""
+
+
+class ModelError(OstiaryError):
+    """A model was read but cannot be used: keys, shapes, NaN weights, classes."""
+
+
+class ConfigError(OstiaryError):
+    """An unknown method, key or option value."""
+
+
+class OutputError(OstiaryError):
+    """An output exists already or cannot be written."""
+
+
+class MissingExtra(OstiaryError):
+    """An optional dependency is not installed."""
+
+
+class NotMet(OstiaryError):
+    """A method's needs are not met by what was given; `execute` records it as skipped."""
+
+    exit_code = 3
+
+
+class SealBroken(OstiaryError):
+    """A defence process tried to reach the sealed truth or a sealed module."""
+
+    exit_code = 3

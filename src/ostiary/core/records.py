@@ -1,0 +1,309 @@
+"""The record of a run: what was asked, measured, decided. Frozen, JSON, unknown keys forbidden.
+
+Records are the truth: reports, tables and indexes are built from them alone and can be built again
+years later. Lists are present even when empty. No torch here, so that rendering a record is quick.
+"""
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
+
+SCHEMA_VERSION: Literal[1] = 1
+
+Verdict = Literal["backdoor", "suspect", "none-found", "incomplete"]
+Level = Literal["backdoor", "suspect", "note"]
+Status = Literal["ok", "partial", "skipped", "failed"]
+Kind = Literal["scan", "screen", "repair", "guard", "train", "evaluate"]
+
+Z95 = 1.959963984540054
+SUBJECT = r"^(model|(class|layer|sample|client|file|phrase|pair):.+)$"
+
+
+class Frozen(BaseModel):
+    """Base of all record parts: immutable, strict about keys, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Rate(Frozen):
+    """k of n, with its Wilson 95 % interval: the only way a rate is written.
+
+    Wilson 1927, without continuity correction. n = 0 gives the value None and the interval [0, 1].
+    """
+
+    k: Annotated[int, Field(ge=0)]
+    n: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_derived(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            return {key: v for key, v in data.items() if key not in ("value", "low", "high")}
+        return data
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.k > self.n:
+            raise ValueError(f"a rate cannot be {self.k} of {self.n}")
+        return self
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def value(self) -> float | None:
+        """The share k / n; None when n is 0."""
+        return self.k / self.n if self.n else None
+
+    def _wilson(self) -> tuple[float, float]:
+        if not self.n:
+            return 0.0, 1.0
+        p, z2 = self.k / self.n, Z95 * Z95
+        centre = p + z2 / (2 * self.n)
+        half = Z95 * math.sqrt(p * (1 - p) / self.n + z2 / (4 * self.n * self.n))
+        scale = 1 + z2 / self.n
+        low = 0.0 if self.k == 0 else (centre - half) / scale
+        high = 1.0 if self.k == self.n else (centre + half) / scale
+        return low, high
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def low(self) -> float:
+        """Lower end of the 95 % interval."""
+        return self._wilson()[0]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def high(self) -> float:
+        """Upper end of the 95 % interval."""
+        return self._wilson()[1]
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return "not measured (n 0)"
+        return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}] n {self.n}"
+
+
+class Caution(Frozen):
+    """Something that may make our own measurement invalid (codes OS9xx)."""
+
+    code: str
+    text: str
+
+
+class ClassScore(Frozen):
+    """One class as one method measured it; `score` None means unscored, which is not zero."""
+
+    label: int
+    score: float | None
+    measures: dict[str, float] = {}
+    rates: dict[str, Rate] = {}
+
+
+class Candidate(Frozen):
+    """A trigger that a search recovered.
+
+    `target` is the class it leads to, `size` the L1 norm of its mask in pixels. `mask` ([h, w] in
+    [0, 1]) and `pattern` ([c, h, w] in [0, 1]) are kept out of the JSON; they are the artifacts
+    `<artifact>-mask` and `<artifact>-pattern`, where row `target` belongs to this candidate.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    subject: Annotated[str, Field(pattern=SUBJECT)]
+    target: int
+    score: float | None
+    size: float
+    flip_search: Rate
+    flip_held_out: Rate
+    artifact: str
+    mask: np.ndarray | None = Field(default=None, exclude=True, repr=False)
+    pattern: np.ndarray | None = Field(default=None, exclude=True, repr=False)
+
+    def __eq__(self, other: object) -> bool:
+        # Arrays have no single truth value; what is recorded is what counts.
+        return isinstance(other, Candidate) and self.model_dump() == other.model_dump()
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())
+
+
+class ModelEvidence(Frozen):
+    """What a scanner measured on a model. Measurement only: `decide` makes findings of it."""
+
+    kind: Literal["model"] = "model"
+    score: float | None
+    probability: float | None = None
+    per_class: tuple[ClassScore, ...]
+    candidates: tuple[Candidate, ...] = ()
+    examined: tuple[str, ...]
+
+
+class Suspect(Frozen):
+    """One sample that a screener puts forward; `nearest` is its nearest unsuspected sample of the same class."""
+
+    id: str
+    label: int
+    score: float
+    nearest: str | None = None
+
+
+class SampleEvidence(Frozen):
+    """What a screener measured on a data set; all scores are in the artifact `<artifact>-scores`."""
+
+    kind: Literal["samples"] = "samples"
+    n: int
+    scored: int
+    suspected: int
+    per_class: tuple[ClassScore, ...]
+    suspects: tuple[Suspect, ...]
+    examined: tuple[str, ...]
+    artifact: str
+
+
+class RepairEvidence(Frozen):
+    """What a repair did: rates by name before and after it.
+
+    `selected` names each choice that was made and the trusted split it was made on.
+    """
+
+    kind: Literal["repair"] = "repair"
+    before: dict[str, Rate]
+    after: dict[str, Rate]
+    per_class_before: tuple[Rate, ...] = ()
+    per_class_after: tuple[Rate, ...] = ()
+    selected: dict[str, str] = {}
+    examined: tuple[str, ...] = ()
+
+
+class GuardEvidence(Frozen):
+    """What a guard does to inputs: the limit, and how many it flags.
+
+    `false_rejection` is measured on trusted samples that did not set the limit, `flagged` on the
+    scored inputs.
+    """
+
+    kind: Literal["guard"] = "guard"
+    threshold: float
+    false_rejection: Rate | None = None
+    flagged: Rate | None = None
+    suspects: tuple[Suspect, ...] = ()
+    examined: tuple[str, ...] = ()
+    artifact: str | None = None
+
+
+class RatesEvidence(Frozen):
+    """Plain measured rates by name: training, evaluation and poisoning."""
+
+    kind: Literal["rates"] = "rates"
+    rates: dict[str, Rate] = {}
+    measures: dict[str, float] = {}
+    per_class: tuple[ClassScore, ...] = ()
+    examined: tuple[str, ...] = ()
+
+
+Evidence = Annotated[
+    ModelEvidence | SampleEvidence | RepairEvidence | GuardEvidence | RatesEvidence,
+    Field(discriminator="kind"),
+]
+
+
+EVIDENCE = (ModelEvidence, SampleEvidence, RepairEvidence, GuardEvidence, RatesEvidence)
+"""The classes of `Evidence`, for isinstance."""
+
+
+class Finding(Frozen):
+    """A decision about one subject, with the measure and the limit it rests on."""
+
+    code: Annotated[str, Field(pattern=r"^OS\d{3}$")]
+    level: Level
+    confirmed: bool
+    message: str
+    subject: Annotated[str, Field(pattern=SUBJECT)]
+    score: float | None
+    threshold: float | None
+    calibration_id: str | None
+    artifacts: tuple[str, ...] = ()
+
+
+class MethodResult(Frozen):
+    """One method in one run. Skipped and failed are statuses of their own, never an empty pass."""
+
+    method: str
+    version: str
+    params: dict[str, Any]
+    status: Status
+    reason: str | None
+    examined: tuple[str, ...]
+    evidence: Evidence | None
+    findings: tuple[Finding, ...]
+    cautions: tuple[Caution, ...]
+    seconds: float
+    peak_bytes: int
+
+
+class Artifact(Frozen):
+    """An array that belongs to the record: `path` relative to the record's folder, as `.npy`."""
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    sha256: str
+
+
+class Calibration(Frozen):
+    """Where the limits come from. `id` 'within-model' means: no reference models, the other classes are the null."""
+
+    id: str
+    description: str
+    models: int
+    false_positive_rate: Rate | None
+
+
+class Coverage(Frozen):
+    """What was asked and what was examined."""
+
+    classes: tuple[str, ...]
+    asked: tuple[str, ...]
+    ok: tuple[str, ...]
+    partial: tuple[str, ...]
+    skipped: tuple[str, ...]
+    failed: tuple[str, ...]
+
+
+class Environment(Frozen):
+    """Where it ran."""
+
+    ostiary: str
+    python: str
+    torch: str
+    platform: str
+    device: str
+    threads: int
+    cpu: str
+
+
+class Record(Frozen):
+    """One run of one verb, whole."""
+
+    kind: Kind
+    schema_version: Literal[1] = SCHEMA_VERSION
+    id: str
+    created: str
+    command: tuple[str, ...]
+    config: dict[str, Any]
+    subject: str
+    digests: dict[str, str]
+    environment: Environment
+    seed: int
+    calibration: Calibration | None
+    coverage: Coverage
+    results: tuple[MethodResult, ...]
+    verdict: Verdict | None
+    interrupted: bool
+    cautions: tuple[Caution, ...]
+    artifacts: dict[str, Artifact]
+
+    def to_json(self) -> str:
+        """The record as indented JSON with a final newline."""
+        return self.model_dump_json(indent=2) + "\n"
