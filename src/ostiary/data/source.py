@@ -1,0 +1,98 @@
+"""Opens a data set by what the user names: a built-in name, a file or a folder."""
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from ostiary.core.errors import DataError, FormatError
+from ostiary.data.arrays import no_part, open_npz
+from ostiary.data.base import ImageSet
+from ostiary.data.digits import digits
+from ostiary.data.folder import FolderSet, is_folder
+from ostiary.data.idx import is_idx, open_idx, open_idx_folder
+from ostiary.data.parquet import ParquetSet
+
+Part = Literal["train", "test"]
+
+_KINDS = "a class-per-folder image tree, .npz, .parquet, MNIST IDX, or the built-in name digits"
+_NAMES = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}
+
+
+def open_data(spec: str | Path, part: Part = "train") -> ImageSet:
+    """Opens the image set named by `spec`: `digits`, an .npz, Parquet or IDX file, or a folder.
+
+    `part` chooses between the train and test parts of a source that has both: `digits` (1347 and
+    450 samples), an .npz with `x_train` and `x_test`, a folder with `train/` and `test/` (or `val/`),
+    `train-*.parquet` and `test-*.parquet`, or MNIST's pairs. A Parquet or IDX file is itself the part
+    that the user named. FormatError for what is missing, unknown or damaged; DataError for a part
+    that the source lacks and for data that cannot be used.
+    """
+    text = str(spec)
+    if text == "digits":
+        return digits(part)
+    path = Path(spec)
+    try:
+        if path.is_dir():
+            return _open_folder(path, part, path.name or str(path.resolve().name))
+        if path.is_file():
+            return _open_file(path, part)
+    except OSError as error:
+        raise FormatError(f"'{text}' cannot be read ({error})") from error
+    if text.startswith("hub:"):
+        raise FormatError(f"'{text}': this version reads no sets from the hub", hint="download it and name the file")
+    raise FormatError(f"no such file or folder: '{text}'", hint=f"a data set is {_KINDS}")
+
+
+def _open_file(path: Path, part: Part) -> ImageSet:
+    suffixes = path.suffixes
+    if path.suffix == ".npz":
+        return open_npz(path, part)
+    if path.suffix == ".parquet":
+        return ParquetSet([path])
+    if is_idx(path):
+        return open_idx(path)
+    if any(suffix in (".jsonl", ".csv", ".json", ".tsv", ".txt") for suffix in suffixes):
+        raise DataError(f"{path.name}: text sets are not supported by this version yet", hint=f"a data set is {_KINDS}")
+    raise FormatError(f"{path.name}: not a kind of data set that is known", hint=f"a data set is {_KINDS}")
+
+
+def _open_folder(root: Path, part: Part | None, name: str) -> ImageSet:
+    """`part` is None where the folder itself is the part chosen."""
+    for place in (root, root / "data"):
+        files = sorted(place.glob("*.parquet"), key=lambda one: one.name)
+        if files:
+            return ParquetSet(*_choose_shards(files, part, name))
+    if any(is_idx(one) for one in root.iterdir()):
+        return open_idx_folder(root, part)
+    inside = [one.name for one in root.iterdir() if one.is_dir() and not one.name.startswith(".")]
+    parts = {one: _part_of(one) for one in inside if _part_of(one)}
+    # A lone "train" among other folders is a class (of vehicles, say); parts come in pairs or alone.
+    if part is not None and parts and (len(set(parts.values())) > 1 or len(parts) == len(inside)):
+        chosen = next((one for known in _NAMES[part] for one in parts if one == known), None)
+        if chosen is None:
+            raise no_part(name, part)
+        is_folder(root / chosen, root)  # refuses a link
+        return _open_folder(root / chosen, None, f"{name}:{part}")
+    if part == "test":
+        raise no_part(name, part)
+    return FolderSet(root, name)
+
+
+def _choose_shards(files: list[Path], part: Part | None, name: str) -> tuple[list[Path], str]:
+    """The files of `part`, and the name of the set they make."""
+    if part is None:
+        return files, name
+    chosen = [one for one in files if _part_of(one.stem) == part]
+    if chosen:
+        return chosen, f"{name}:{part}"
+    if part == "test" or any(_part_of(one.stem) for one in files):
+        raise no_part(name, part)
+    return files, name
+
+
+def _part_of(name: str) -> Part | None:
+    """The part a file or folder name stands for, by its first word."""
+    word = re.split(r"[-_.]", name, maxsplit=1)[0]
+    if word in _NAMES["train"]:
+        return "train"
+    return "test" if word in _NAMES["test"] else None
