@@ -1,0 +1,1 @@
+"""Models: reading checkpoints without running code, a wrapper with logits and features, a small zoo."""
