@@ -1,0 +1,5 @@
+"""Neutral tools that change inputs; they know of no attack and no defence."""
+
+from ostiary.perturb.stamp import stamp
+
+__all__ = ["stamp"]
