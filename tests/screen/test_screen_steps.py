@@ -1,0 +1,79 @@
+"""The steps of the data screeners against slow or hand-made references."""
+
+import numpy as np
+import pytest
+
+from ostiary.screen.activation_clustering import MAX_SILHOUETTE, ActivationClustering, _sample
+from ostiary.screen.classes import reclassify
+from ostiary.screen.spectral_signatures import _part, _split
+
+
+def two_groups(n: int, share: float, d: int = 40, gap: float = 6.0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    odd = np.arange(n) < share * n
+    features = rng.normal(size=(n, d))
+    features[odd, :3] += gap
+    order = rng.permutation(n)
+    return features[order].astype(np.float32), odd[order]
+
+
+@pytest.mark.parametrize("shape", [(200, 30), (20, 50)])
+def test_spectral_scores_are_those_of_a_full_svd(shape: tuple[int, int]) -> None:
+    features = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    features[: shape[0] // 4] += 2
+    centred = features - features.mean(0)
+    _, _, right = np.linalg.svd(centred.astype(np.float64), full_matrices=False)
+    assert _split(features, 0).scores == pytest.approx((centred @ right[0]) ** 2, rel=1e-3, abs=1e-3)
+
+
+def test_the_cut_is_otsus() -> None:
+    line = np.random.default_rng(2).normal(size=60)
+    line[:20] += 5
+    suspected, parting = _part(line)
+    inside = []
+    for at in range(1, 60):
+        low, high = np.sort(line)[:at], np.sort(line)[at:]
+        inside.append(len(low) * low.var() + len(high) * high.var())
+    assert parting == pytest.approx(1 - min(inside) / (60 * line.var()))
+    at = int(np.argmin(inside)) + 1
+    assert suspected.sum() == min(at, 60 - at)
+
+
+def test_spectral_suspects_are_the_smaller_group() -> None:
+    features, odd = two_groups(300, 0.2)
+    assert np.array_equal(_split(features, 0).suspected, odd)
+
+
+def test_clustering_suspects_are_the_smaller_group_and_score_positive() -> None:
+    features, odd = two_groups(300, 0.2)
+    part = ActivationClustering()._split(features, 0)
+    assert np.array_equal(part.suspected, odd)
+    assert (part.scores[odd] > 0).all() and (part.scores[~odd] <= 0).all()
+
+
+def test_the_silhouette_tells_two_groups_from_one() -> None:
+    two, one = two_groups(300, 0.2)[0], two_groups(300, 0.2, gap=0.0)[0]
+    method = ActivationClustering()
+    assert method._split(two, 0).score > 0.35 > method._split(one, 0).score
+
+
+def test_large_classes_are_sampled_with_both_groups() -> None:
+    minority = np.zeros(3 * MAX_SILHOUETTE, bool)
+    minority[[5, 4000]] = True
+    rows = _sample(minority, 0)
+    assert MAX_SILHOUETTE <= len(rows) <= MAX_SILHOUETTE + 10
+    assert minority[rows].sum() == 2
+    assert len(np.unique(rows)) == len(rows)
+
+
+def test_reclassification_tells_a_group_of_its_label_from_one_that_belongs_elsewhere() -> None:
+    rng = np.random.default_rng(3)
+    labels = np.repeat([0, 1], 60)
+    looks = labels.copy()
+    looks[:15] = 1  # labelled 0, looks like 1
+    thumbnails = (rng.normal(size=(120, 12)) + 8 * looks[:, None]).astype(np.float32)
+    foreign, own = np.zeros(120, bool), np.zeros(120, bool)
+    foreign[:15] = True
+    own[60:75] = True
+    assert reclassify(thumbnails, labels, foreign)[0] == pytest.approx(0)
+    assert reclassify(thumbnails, labels, own)[1] == pytest.approx(1, abs=0.05)
