@@ -1,0 +1,32 @@
+"""The outlier step of Neural Cleanse, apart from the search so that it can be held against published masks."""
+
+import numpy as np
+
+CONSISTENCY = 1.4826
+"""Makes the median absolute deviation of a normal sample estimate its standard deviation."""
+
+
+def anomaly_index(sizes: np.ndarray) -> np.ndarray:
+    """How far each mask lies *below* the median size, in scaled median absolute deviations.
+
+    Source: Wang et al. 2019, sec. IV-C; only small masks count, so larger ones get negative values.
+    sizes: [k] L1 norms, NaN for classes without a mask; gives [k] with NaN at the same places, and
+    all NaN when fewer than three classes have a mask. Equal sizes have index 0; when the deviation
+    is zero, a size that differs gets plus or minus infinity.
+    """
+    known = ~np.isnan(sizes)
+    index = np.full(sizes.shape, np.nan)
+    if known.sum() < 3:
+        return index
+    gap = np.median(sizes[known]) - sizes[known]
+    deviation = CONSISTENCY * np.median(np.abs(gap))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        index[known] = np.where(gap == 0, 0.0, gap / deviation)
+    return index
+
+
+def size_ratio(sizes: np.ndarray) -> np.ndarray:
+    """How many times smaller each mask is than the median mask; [k], NaN where `sizes` is."""
+    if np.isnan(sizes).all():
+        return sizes
+    return np.asarray(np.nanmedian(sizes) / np.maximum(sizes, 1e-3))

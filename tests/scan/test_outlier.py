@@ -1,0 +1,62 @@
+"""The outlier step against numbers worked out by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ostiary.scan.outlier import anomaly_index, size_ratio
+
+# Median 60; deviations 52, 10, 2, 0, 4, 5, 20; their median 5; scaled 7.413.
+BY_HAND = np.array([8.0, 50.0, 58.0, 60.0, 64.0, 65.0, 80.0])
+
+
+def test_hand_computed() -> None:
+    index = anomaly_index(BY_HAND)
+    assert index == pytest.approx(np.array([52, 10, 2, 0, -4, -5, -20]) / (1.4826 * 5))
+    assert np.flatnonzero(index > 2).tolist() == [0]
+
+
+def test_large_masks_are_no_outliers() -> None:
+    """Taking the absolute value would flag the class of the largest mask."""
+    assert anomaly_index(BY_HAND)[-1] < -2
+
+
+def test_classes_without_a_mask_stay_out() -> None:
+    with_gaps = np.insert(BY_HAND, [2, 5], np.nan)
+    index = anomaly_index(with_gaps)
+    assert np.isnan(index[[2, 6]]).all()
+    assert index[~np.isnan(index)] == pytest.approx(anomaly_index(BY_HAND))
+
+
+def test_fewer_than_three_masks_have_no_index() -> None:
+    assert np.isnan(anomaly_index(np.array([1.0, 50.0, np.nan]))).all()
+
+
+def test_equal_sizes_and_no_deviation() -> None:
+    assert anomaly_index(np.full(5, 3.0)).tolist() == [0.0] * 5
+    assert anomaly_index(np.array([1.0, 3.0, 3.0, 3.0])).tolist() == [np.inf, 0.0, 0.0, 0.0]
+
+
+def test_ratio_by_hand() -> None:
+    assert size_ratio(np.array([6.0, 60.0, 120.0])).tolist() == [10.0, 1.0, 0.5]
+    assert size_ratio(np.array([0.0, 5.0, 5.0]))[0] == pytest.approx(5000), "an empty mask divides by no zero"
+    assert np.isnan(size_ratio(np.full(3, np.nan))).all()
+
+
+sizes = st.lists(st.floats(0.5, 500), min_size=3, max_size=43)
+
+
+@given(sizes, st.floats(0.1, 10))
+def test_the_unit_of_the_sizes_does_not_matter(values: list[float], factor: float) -> None:
+    one, other = anomaly_index(np.array(values)), anomaly_index(np.array(values) * factor)
+    finite = np.isfinite(one) & np.isfinite(other) & (np.abs(one) < 1e6)
+    assert one[finite] == pytest.approx(other[finite], rel=1e-3, abs=1e-3)
+
+
+@given(sizes)
+def test_smaller_is_never_less_suspicious(values: list[float]) -> None:
+    array = np.array(values)
+    order = np.argsort(array, kind="stable")
+    index = anomaly_index(array)[order]
+    assert (index[1:] <= index[:-1]).all()
