@@ -1,0 +1,7 @@
+"""Repairs: a new model from a suspicious one; one file per method, one line here."""
+
+METHODS = {
+    "repair.fine-tuning": "ostiary.repair.fine_tuning:FineTuning",
+    "repair.fine-pruning": "ostiary.repair.fine_pruning:FinePruning",
+    "repair.trigger-unlearning": "ostiary.repair.trigger_unlearning:TriggerUnlearning",
+}

@@ -1,0 +1,180 @@
+"""The repair verb: scan (or take a scan), repair, compare on trusted images kept apart, scan again, write."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ostiary.core.catalog import make, resolve
+from ostiary.core.errors import DataError, FormatError
+from ostiary.core.files import refuse_existing
+from ostiary.core.plan import plan
+from ostiary.core.protocols import Repaired
+from ostiary.core.records import Candidate, MethodResult, ModelEvidence, Rate, Record, RepairEvidence
+from ostiary.core.run import Run
+from ostiary.core.session import Options, Session
+from ostiary.core.store import load_artifact, read_record
+from ostiary.core.types import Images, Labels
+from ostiary.data import ImageSet, split
+from ostiary.inputs import have_of, start
+from ostiary.models.classifier import TorchClassifier
+from ostiary.models.load import save_model
+from ostiary.perturb import stamp
+from ostiary.training import per_class, predictions, rate
+
+FLIP = "flip rate of the recovered trigger"
+WITH_TRIGGER = "repair.trigger-unlearning"
+WITHOUT_TRIGGER = "repair.fine-pruning"
+
+
+def repair(
+    model: TorchClassifier,
+    trusted: ImageSet,
+    out: Path,
+    *,
+    scan: Path | str | None,
+    method: str | None,
+    params: Mapping[str, Mapping[str, Any]] | None,
+    max_loss: float,
+    options: Options,
+) -> Record:
+    """Repair `model` and write the result to `out`; the input model is untouched.
+
+    A quarter of the trusted images is kept apart: accuracy and flip rates before and after are
+    measured on it alone. Without `scan` (a kept scan record of this very model) the model is scanned
+    first. Without `method`, a recovered trigger is unlearned, and a model without one is fine-pruned.
+    Nothing is written when accuracy falls by more than `max_loss` points (and more than one image).
+    The record's verdict is that of the scan of the repaired model. Raises OstiaryError for unusable
+    inputs.
+    """
+    refuse_existing(out)
+    have_of(model, trusted)
+    extra = {resolve("repair", name): dict(values) for name, values in (params or {}).items()}
+    named = resolve("repair", method) if method else None
+    before = _scan(model, trusted, options) if scan is None else _read_scan(scan, model)
+    evidence = _found(before)
+    chosen = named or (WITH_TRIGGER if evidence.candidates else WITHOUT_TRIGGER)
+    built = make("repair", chosen, extra.pop(chosen, {}))
+    if extra:
+        raise DataError(f"'{next(iter(extra))}' has parameters but '{chosen}' runs")
+    tune, check = split(trusted, (0.75, 0.25), seed=options.seed)
+    have = have_of(model, tune, trigger=bool(evidence.candidates))
+    asked = [chosen, *(scanner.card.id for scanner in plan("scan"))]
+    session = start("repair", model, options, {"max_loss": max_loss, "method": chosen}, asked, trusted=trusted)
+
+    def summarise(value: Repaired, run: Run) -> RepairEvidence:
+        return compare(model, value, evidence.candidates, check, session.run)
+
+    outcome = session.execute(built, model, tune, evidence, have=have, summarise=summarise)
+    if isinstance(outcome.result.evidence, RepairEvidence) and not session.interrupted:
+        _conclude(session, outcome.value.model, outcome.result.evidence, trusted, out, max_loss)
+    return session.finish()
+
+
+def _conclude(
+    session: Session, repaired: TorchClassifier, evidence: RepairEvidence, trusted: ImageSet, out: Path, max_loss: float
+) -> None:
+    before, after = evidence.before["accuracy"], evidence.after["accuracy"]
+    # On few images one of them is already more than the limit; one is always allowed.
+    allowed = max(1, math.ceil(max_loss / 100 * before.n))
+    if before.k - after.k > allowed:
+        lost = 100 * (before.k - after.k) / before.n
+        session.config["refused"] = (
+            f"accuracy fell by {lost:.1f} points, more than --max-loss {max_loss:g}; "
+            f"try a lower rate, as in --set {session.asked[0].partition('.')[2]}.lr=0.003"
+        )
+        return
+    have = have_of(repaired, trusted)
+    for method in plan("scan"):
+        session.execute(method, repaired, trusted, have=have)
+    if session.interrupted:
+        return
+    save_model(
+        repaired, out, parent=session.digests["model"], extra={"repair": session.asked[0], "run": session.folder.id}
+    )
+    session.config["out"] = str(out)
+    session.digests["repaired"] = repaired.digest
+
+
+def _scan(model: TorchClassifier, trusted: ImageSet, options: Options) -> list[MethodResult]:
+    have = have_of(model, trusted)
+    session = start("scan", model, options, {"preset": "standard"}, [m.card.id for m in plan("scan")], trusted=trusted)
+    values = []
+    for method in plan("scan"):
+        outcome = session.execute(method, model, trusted, have=have)
+        values.append(outcome.result)
+        if session.interrupted:
+            session.finish()
+            raise KeyboardInterrupt
+    session.finish()
+    return values
+
+
+def _read_scan(where: Path | str, model: TorchClassifier) -> list[MethodResult]:
+    record, folder = read_record(where)
+    if record.kind != "scan" or record.digests.get("model") != model.digest:
+        raise FormatError(
+            f"'{where}' is not a scan record of this model", hint="leave --scan out to scan the model first"
+        )
+    return [_with_arrays(result, record, folder) for result in record.results]
+
+
+def _with_arrays(result: MethodResult, record: Record, folder: Path) -> MethodResult:
+    if not isinstance(result.evidence, ModelEvidence):
+        return result
+    candidates = tuple(_attach(c, record, folder) for c in result.evidence.candidates)
+    evidence = result.evidence.model_copy(update={"candidates": candidates})
+    return result.model_copy(update={"evidence": evidence})
+
+
+def _attach(candidate: Candidate, record: Record, folder: Path) -> Candidate:
+    mask, pattern = (load_artifact(record, folder, f"{candidate.artifact}-{part}") for part in ("mask", "pattern"))
+    return candidate.model_copy(update={"mask": mask[candidate.target], "pattern": pattern[candidate.target]})
+
+
+def _found(results: list[MethodResult]) -> ModelEvidence:
+    """The scan's candidates whose class is a finding, in one evidence."""
+    kept = [
+        candidate
+        for result in results
+        if isinstance(result.evidence, ModelEvidence)
+        for candidate in result.evidence.candidates
+        if any(finding.subject == candidate.subject for finding in result.findings)
+    ]
+    return ModelEvidence(score=None, per_class=(), candidates=tuple(kept), examined=())
+
+
+def compare(
+    before: TorchClassifier, value: Repaired, candidates: tuple[Candidate, ...], check: ImageSet, run: Run
+) -> RepairEvidence:
+    """Rates of both models on trusted images that no repair saw: accuracy, and flips by the recovered triggers."""
+    rates: list[dict[str, Rate]] = []
+    classes: list[tuple[Rate, ...]] = []
+    for model in (before, value.model):
+        predicted = predictions(model, check)
+        found = {"accuracy": rate(predicted == check.labels)}
+        if candidates:
+            found[FLIP] = _flip_rate(model, candidates, check.take(range(len(check))), check.labels, run)
+        rates.append(found)
+        classes.append(per_class(predicted, check.labels, len(check.classes)))
+    return RepairEvidence(
+        before=rates[0],
+        after=rates[1],
+        per_class_before=classes[0],
+        per_class_after=classes[1],
+        selected=value.selected,
+    )
+
+
+def _flip_rate(model: TorchClassifier, candidates: tuple[Candidate, ...], x: Images, y: Labels, run: Run) -> Rate:
+    hits = total = 0
+    for candidate in candidates:
+        assert candidate.mask is not None and candidate.pattern is not None  # noqa: S101 - attached by the scan
+        others = x[y != candidate.target]
+        mask, pattern = torch.from_numpy(candidate.mask), torch.from_numpy(candidate.pattern)
+        stamped = stamp(others, mask, pattern).to(run.device)
+        hits += int((model.predict(stamped).argmax(1) == candidate.target).sum())
+        total += len(others)
+    return Rate(k=hits, n=total)

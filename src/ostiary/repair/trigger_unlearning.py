@@ -1,0 +1,74 @@
+"""Unlearning with the recovered trigger: show the trigger with true labels until it means nothing."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+
+from ostiary.core.card import Card, Needs
+from ostiary.core.errors import NotMet
+from ostiary.core.protocols import LabelledSet, Repaired
+from ostiary.core.records import Candidate, ModelEvidence
+from ostiary.core.run import Run
+from ostiary.core.types import Images
+from ostiary.data import load_uint8
+from ostiary.models.classifier import TorchClassifier
+from ostiary.perturb import stamp
+from ostiary.repair.tune import Tuning, fine_tune
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TriggerUnlearning:
+    """Fine-tune a copy on trusted images, a share of which carries the recovered trigger and its true label.
+
+    Source: Wang et al. 2019, Neural Cleanse (IEEE S&P), sec. VI-C: 20 % of the samples stamped, one
+    epoch over 10 % of the training data. The trigger is the array the scan recovered, not a picture
+    of it. With several candidates each stamped image carries one of them.
+    """
+
+    card: ClassVar[Card] = Card(
+        id="repair.trigger-unlearning",
+        summary="fine-tunes on trusted images, some stamped with the recovered trigger under their true label",
+        paper="Wang et al. 2019, IEEE S&P, doi 10.1109/SP.2019.00031, sec. VI-C",
+        needs=Needs(access="gradients", modality="images", trusted_per_class=4, trigger=True),
+        cost="epochs over the trusted images",
+        deviations=("half of the images are stamped and several epochs run, as trusted sets here are small",),
+        blind_spots=("a recovered trigger that differs from the attacker's", "triggers the scan did not find"),
+        marks=frozenset({"mechanism"}),
+    )
+
+    epochs: Annotated[int, Field(gt=0)] = 20
+    lr: Annotated[float, Field(gt=0)] = 0.01
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+    def repair(
+        self, model: TorchClassifier, trusted: LabelledSet[Images], evidence: ModelEvidence | None, /, *, run: Run
+    ) -> Repaired:
+        """Give a copy for which the candidates of `evidence` lost their effect; raises NotMet without any."""
+        triggers = [
+            (torch.from_numpy(c.mask).to(run.device), torch.from_numpy(c.pattern).to(run.device))
+            for c in (evidence.candidates if evidence is not None else ())
+            if c.mask is not None and c.pattern is not None
+        ]
+        if not triggers:
+            raise NotMet("needs a trigger recovered by a scan", hint="run a scan first and pass its evidence")
+
+        def stamp_some(x: Images, rng: torch.Generator) -> Images:
+            x = x.clone()
+            chosen = torch.rand(len(x), generator=rng) < self.share
+            which = torch.randint(len(triggers), (len(x),), generator=rng)
+            for number, (mask, pattern) in enumerate(triggers):
+                rows = (chosen & (which == number)).nonzero().squeeze(1).to(x.device)
+                x[rows] = stamp(x[rows], mask, pattern)
+            return x
+
+        copy = model.clone().to(run.device)
+        tuning = Tuning(epochs=self.epochs, lr=self.lr)
+        fine_tune(copy, load_uint8(trusted), trusted.labels, tuning, run=run, label=self.card.name, change=stamp_some)
+        return Repaired(copy, {"triggers": ", ".join(_subjects(evidence))})
+
+
+def _subjects(evidence: ModelEvidence | None) -> list[str]:
+    candidates: tuple[Candidate, ...] = evidence.candidates if evidence is not None else ()
+    return [candidate.subject for candidate in candidates]

@@ -1,0 +1,75 @@
+"""Fine-tuning a copy on a few trusted images: what all repairs with trusted data share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from ostiary.core.run import Run
+from ostiary.core.types import Images, Labels
+from ostiary.models.classifier import TorchClassifier
+from ostiary.training.augment import crop_flip
+from ostiary.training.loop import autocast
+
+Change = Callable[[Images, torch.Generator], Images]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tuning:
+    """How to fine-tune: plain SGD with momentum at a falling rate, shifts by up to `padding` pixels."""
+
+    epochs: int
+    lr: float
+    batch: int = 32
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    padding: int = 2
+
+
+def fine_tune(
+    model: TorchClassifier,
+    pixels: Tensor,
+    labels: Labels,
+    tuning: Tuning,
+    *,
+    run: Run,
+    label: str,
+    change: Change | None = None,
+    after_step: Callable[[], None] | None = None,
+) -> None:
+    """Tune `model` in place on uint8 `pixels` [n, c, h, w].
+
+    `change` alters each batch (in [0, 1]) before the forward pass; `after_step` runs after each
+    optimiser step, to hold pruned weights at zero. Mirrored copies are not drawn: whether a mirror
+    image keeps its class is not known here.
+    """
+    module = model.module
+    optimizer = torch.optim.SGD(
+        module.parameters(), lr=tuning.lr, momentum=tuning.momentum, weight_decay=tuning.weight_decay, nesterov=True
+    )
+    steps = tuning.epochs * max(1, len(labels) // tuning.batch)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=steps)
+    rng = run.generator(label)
+    module.train()
+    step = 0
+    for _ in range(tuning.epochs):
+        order = torch.randperm(len(labels), generator=rng)
+        for rows in order.split(tuning.batch):
+            if len(rows) < 2:
+                continue
+            x = crop_flip(pixels[rows], padding=tuning.padding, flip=False, rng=rng).to(run.device).float() / 255.0
+            x = x if change is None else change(x, rng)
+            with autocast(run.device, "auto"):
+                logits = model.logits(x)
+            loss = cross_entropy(logits.float(), labels[rows].to(run.device))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            if after_step is not None:
+                after_step()
+            schedule.step()
+            step += 1
+            run.progress(min(step, steps), steps, label)
+    module.eval()
