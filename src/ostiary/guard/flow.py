@@ -1,0 +1,73 @@
+"""The guard verbs: fit a filter and save it, score inputs with a saved one."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ostiary.core.card import Have
+from ostiary.core.catalog import make, resolve
+from ostiary.core.files import refuse_existing
+from ostiary.core.protocols import FittedGuard
+from ostiary.core.records import GuardEvidence, Rate, Record, Suspect
+from ostiary.core.run import Run
+from ostiary.core.session import Options
+from ostiary.core.types import Images, Scores
+from ostiary.data import ImageSet
+from ostiary.guard.strip import ARTIFACT
+from ostiary.inputs import check_fit, have_of, start
+from ostiary.models.classifier import TorchClassifier
+
+LISTED = 1000
+
+
+def fit(
+    model: TorchClassifier,
+    trusted: ImageSet,
+    out: Path,
+    *,
+    method: str,
+    params: Mapping[str, Mapping[str, Any]] | None,
+    options: Options,
+) -> Record:
+    """Fit a guard on trusted samples and write it to `out`; raises OstiaryError for unusable inputs."""
+    refuse_existing(out)
+    chosen = resolve("guard", method)
+    extra = {resolve("guard", name): dict(values) for name, values in (params or {}).items()}
+    built = make("guard", chosen, extra.get(chosen, {}))
+    session = start("guard", model, options, {"method": chosen}, [chosen], trusted=trusted)
+
+    def summarise(value: FittedGuard[Images], run: Run) -> GuardEvidence:
+        return GuardEvidence(threshold=value.threshold, false_rejection=value.false_rejection, artifact=ARTIFACT)
+
+    have = have_of(model, trusted)
+    outcome = session.execute(built, model, trusted, have=have, summarise=summarise, call="fit")
+    if outcome.value is not None:
+        outcome.value.save(out)
+        session.config["out"] = str(out)
+    return session.finish()
+
+
+def score(model: TorchClassifier, guard: FittedGuard[Images], data: ImageSet, *, options: Options) -> Record:
+    """Score every sample of `data`; those above the guard's limit are findings. Raises as `check_model`."""
+    guard.check_model(model)
+    check_fit(model, data)
+    have = Have(access="gradients", modality="images", trusted_per_class=guard.card.needs.trusted_per_class)
+    session = start("guard", model, options, {"method": guard.card.id}, [guard.card.id], data=data)
+
+    def summarise(scores: Scores, run: Run) -> GuardEvidence:
+        run.artifact(f"{ARTIFACT}-scores", scores)
+        rows = (scores > guard.threshold).nonzero().squeeze(1)
+        rows = rows[scores[rows].argsort(descending=True)]
+        return GuardEvidence(
+            threshold=guard.threshold,
+            false_rejection=guard.false_rejection,
+            flagged=Rate(k=len(rows), n=len(scores)),
+            suspects=tuple(
+                Suspect(id=data.ids[row], label=int(data.labels[row]), score=float(scores[row]))
+                for row in rows[:LISTED].tolist()
+            ),
+            artifact=ARTIFACT,
+        )
+
+    session.execute(guard, model, data, have=have, summarise=summarise, call="score_all")
+    return session.finish()
