@@ -1,0 +1,125 @@
+"""The verbs: scan a model, screen a data set, repair a model, fit a guard. Each returns a Record."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ostiary.core.card import Have
+from ostiary.core.plan import plan
+from ostiary.core.protocols import Predictor
+from ostiary.core.records import Record
+from ostiary.core.session import Options
+from ostiary.core.types import Images
+from ostiary.data import ImageSet, require_classes
+from ostiary.inputs import check_fit, have_of, open_model, open_set, start
+from ostiary.models.classifier import TorchClassifier
+from ostiary.models.load import load_model as load
+
+Params = Mapping[str, Mapping[str, Any]]
+
+__all__ = ["Options", "fit_guard", "load", "repair_model", "scan_model", "screen_data"]
+
+
+def scan_model(
+    model: Predictor[Images] | str | Path,
+    trusted: ImageSet | str | Path | None = None,
+    *,
+    methods: Sequence[str] = (),
+    preset: str = "standard",
+    params: Params | None = None,
+    options: Options | None = None,
+) -> Record:
+    """Examine a model for a backdoor with a few trusted samples.
+
+    `model` is a classifier, a black box (anything with `classes`, `digest` and `predict`) or a path
+    that `load` takes; `trusted` a set or what `open_data` takes.
+    Raises OstiaryError for what cannot be read or does not fit together; a method's own failure is
+    in the record.
+    """
+    options = options or Options()
+    model = open_model(model, options)
+    trusted = None if trusted is None else open_set(trusted)
+    have = have_of(model, trusted)
+    planned = plan("scan", methods=methods, preset=preset, params=params)
+    asked = [item.card.id for item in planned]
+    session = start("scan", model, options, {"preset": preset}, asked, trusted=trusted)
+    for method in planned:
+        if session.interrupted:
+            break
+        session.execute(method, model, trusted, have=have)
+    return session.finish()
+
+
+def screen_data(
+    data: ImageSet | str | Path,
+    model: TorchClassifier | str | Path | None = None,
+    *,
+    methods: Sequence[str] = (),
+    preset: str = "standard",
+    params: Params | None = None,
+    options: Options | None = None,
+) -> Record:
+    """Rank the samples of a suspect data set; without a model a small one is trained on the set itself."""
+    from ostiary.screen.summary import summariser
+    from ostiary.training.quick import quick_model
+
+    options = options or Options()
+    data = open_set(data)
+    require_classes(data)
+    planned = plan("screen", methods=methods, preset=preset, params=params)
+    trained = model is None
+    model = quick_model(data, options.run()) if model is None else open_model(model, options)
+    check_fit(model, data)
+    have = Have(access="gradients", modality="images", training_data=True)
+    asked = [item.card.id for item in planned]
+    session = start("screen", model, options, {"preset": preset}, asked, data=data, subject=data.name)
+    if trained:
+        session.caution("OS908", "no model was given; a small one was trained on the suspect data")
+    for method in planned:
+        if session.interrupted:
+            break
+        session.execute(method, data, model, have=have, summarise=summariser(data, method.card))
+    return session.finish()
+
+
+def repair_model(
+    model: TorchClassifier | str | Path,
+    trusted: ImageSet | str | Path,
+    out: str | Path,
+    *,
+    scan: Path | str | None = None,
+    method: str | None = None,
+    params: Params | None = None,
+    max_loss: float = 2.0,
+    options: Options | None = None,
+) -> Record:
+    """Write a repaired copy of `model` to `out` and scan it again; see `ostiary.repair.flow`."""
+    from ostiary.repair.flow import repair
+
+    options = options or Options()
+    return repair(
+        open_model(model, options),
+        open_set(trusted),
+        Path(out),
+        scan=scan,
+        method=method,
+        params=params,
+        max_loss=max_loss,
+        options=options,
+    )
+
+
+def fit_guard(
+    model: TorchClassifier | str | Path,
+    trusted: ImageSet | str | Path,
+    out: str | Path,
+    *,
+    method: str = "strip",
+    params: Params | None = None,
+    options: Options | None = None,
+) -> Record:
+    """Fit an inference filter to `model` on trusted samples and save it to `out`."""
+    from ostiary.guard.flow import fit
+
+    options = options or Options()
+    return fit(open_model(model, options), open_set(trusted), Path(out), method=method, params=params, options=options)

@@ -1,0 +1,65 @@
+"""Clean accuracy, attack success and robust accuracy, as `docs/metrics.md` defines them."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ostiary.attacks.truth import Truth
+from ostiary.core.protocols import LabelledSet, Predictor
+from ostiary.core.records import Rate
+from ostiary.core.run import Run
+from ostiary.core.types import Images
+
+BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class AttackRates:
+    """What a trigger does to the test items whose true label is not the one the attacker wants.
+
+    `success`: they get the attacker's label. `robust`: they are still classified as their true class.
+    """
+
+    success: Rate
+    robust: Rate
+
+
+def attack_rates(model: Predictor[Images], test: LabelledSet[Images], truth: Truth, /, *, run: Run) -> AttackRates:
+    """Stamp every test item with the true trigger and count.
+
+    Items whose true label is already what the attacker wants are left out; under all-to-all that is none.
+    """
+    rng = run.generator("trigger")
+    success = robust = total = done = 0
+    for x, y in test.batches(BATCH):
+        done += len(y)
+        run.progress(done, len(test), "attack success")
+        wish = truth.relabel(y)
+        counted = wish != y
+        if not counted.any():
+            continue
+        stamped = quantised(truth.trigger(x[counted], rng=rng)).to(run.device)
+        predicted = model.predict(stamped).argmax(1).cpu()
+        success += int((predicted == wish[counted]).sum())
+        robust += int((predicted == y[counted]).sum())
+        total += int(counted.sum())
+    return AttackRates(Rate(k=success, n=total), Rate(k=robust, n=total))
+
+
+def quantised(x: Images) -> Images:
+    """Round to the 8-bit levels that a stored picture would have, as the poisoned training images have."""
+    return torch.round(x * 255.0) / 255.0
+
+
+def defence_effectiveness(success: tuple[float, float], accuracy: tuple[float, float]) -> float:
+    """DER = (max(0, drop of ASR) - max(0, drop of ACC) + 1) / 2, in percent; pairs are before and after, in [0, 1]."""
+    gain = max(0.0, success[0] - success[1])
+    loss = max(0.0, accuracy[0] - accuracy[1])
+    return 100 * (gain - loss + 1) / 2
+
+
+def solved(success: tuple[float, float], accuracy: tuple[float, float]) -> bool | None:
+    """ASR below 10 % at an accuracy loss below 3 points; None when the ASR before was not above 50 %."""
+    if success[0] <= 0.5:
+        return None
+    return success[1] < 0.1 and accuracy[0] - accuracy[1] < 0.03

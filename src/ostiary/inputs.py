@@ -1,0 +1,106 @@
+"""Opening what a verb is given, and checking that it fits together before any work starts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ostiary.core.card import Access, Have
+from ostiary.core.errors import DataError
+from ostiary.core.protocols import Predictor
+from ostiary.core.records import Kind
+from ostiary.core.session import Options, Session
+from ostiary.data import ImageSet, open_data, per_class_counts, require_classes
+from ostiary.models.classifier import TorchClassifier
+from ostiary.models.load import load_model
+from ostiary.models.user import is_user_arch
+from ostiary.training import accuracy
+
+FEW_TRUSTED = 10
+
+
+M = TypeVar("M")
+
+
+def open_model(model: M | str | Path, options: Options) -> M | TorchClassifier:
+    """A model on the asked device, loaded when `model` is a path; a black box stays as it is."""
+    found = load_model(model) if isinstance(model, str | Path) else model
+    return found.to(options.device) if isinstance(found, TorchClassifier) else found
+
+
+def open_set(data: ImageSet | str | Path) -> ImageSet:
+    """An image set, opened when `data` is a name or path."""
+    return open_data(data) if isinstance(data, str | Path) else data
+
+
+def check_fit(model: Predictor[Any], data: ImageSet) -> None:
+    """Raise DataError when `data` cannot be this model's input: shape or number of classes."""
+    require_classes(data)
+    if isinstance(model, TorchClassifier) and tuple(data.shape) != tuple(model.input_shape):
+        given, want = ("x".join(map(str, shape)) for shape in (data.shape, model.input_shape))
+        raise DataError(
+            f"'{data.name}' has images of {given} (channels x height x width), the model takes {want}",
+            hint="resize the images, or say what the model takes with --input",
+        )
+    if len(data.classes) != len(model.classes):
+        raise DataError(
+            f"'{data.name}' has {len(data.classes)} classes, the model {len(model.classes)}",
+            hint="give data of the same task, every class named, in the order the model was trained with",
+        )
+
+
+def have_of(model: Predictor[Any], trusted: ImageSet | None, *, trigger: bool = False) -> Have:
+    """What the planner may count on; checks that model and trusted set fit together."""
+    if trusted is not None:
+        check_fit(model, trusted)
+    rarest = min(per_class_counts(trusted)) if trusted is not None else 0
+    access: Access = "gradients" if isinstance(model, TorchClassifier) else "probabilities"
+    return Have(access=access, modality="images", trusted_per_class=rarest, trigger=trigger)
+
+
+def start(
+    kind: Kind,
+    model: Predictor[Any],
+    options: Options,
+    config: dict[str, Any],
+    asked: Sequence[str],
+    *,
+    trusted: ImageSet | None = None,
+    data: ImageSet | None = None,
+    subject: str = "",
+) -> Session:
+    """Open the record of a run on these inputs."""
+    digests = {"model": model.digest}
+    named = trusted if trusted is not None else data
+    name, arch, caution = (getattr(model, key, None) for key in ("name", "arch", "caution"))
+    config = {"model": name, "arch": arch, **config}
+    for role, part in (("trusted", trusted), ("data", data)):
+        if part is not None:
+            digests[role] = part.digest
+            config[role] = {"name": part.name, "samples": len(part)}
+    classes = class_names(model, named)
+    session = Session(kind, subject or name or "model", classes, options, config, digests, tuple(asked))
+    if caution:
+        session.caution("OS905", caution)
+    if arch and is_user_arch(arch):
+        session.caution("OS907", f"the architecture '{arch}' is the user's own code and was run")
+    if trusted is not None:
+        _check_trusted(session, model, trusted)
+    return session
+
+
+def class_names(model: Predictor[Any], data: ImageSet | None) -> tuple[str, ...]:
+    """The model's class names, or the data's where the model only numbers its classes."""
+    numbered = tuple(map(str, range(len(model.classes))))
+    if tuple(model.classes) == numbered and data is not None:
+        return tuple(data.classes)
+    return tuple(model.classes)
+
+
+def _check_trusted(session: Session, model: Predictor[Any], trusted: ImageSet) -> None:
+    rarest, k = min(per_class_counts(trusted)), len(model.classes)
+    if rarest < FEW_TRUSTED:
+        session.caution("OS901", f"the rarest class has {rarest} trusted samples; rates measured on them are wide")
+    found = accuracy(model, trusted)
+    session.config["trusted_accuracy"] = found.model_dump(mode="json")
+    if found.low <= 1 / k + 0.1 * (1 - 1 / k):
+        session.caution("OS903", f"accuracy on the trusted samples is {found}, near chance for {k} classes")

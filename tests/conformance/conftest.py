@@ -1,0 +1,113 @@
+"""One poisoned digits model and its unpoisoned twin, trained with the demo's recipe, for all mechanism checks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ostiary.attacks.badnets import BadNets
+from ostiary.attacks.truth import Poisoned, Truth
+from ostiary.bench.demo import RATE, RECIPE, TRUSTED
+from ostiary.bench.metrics import attack_rates, quantised
+from ostiary.core.records import ModelEvidence, Rate
+from ostiary.core.run import Run
+from ostiary.data import ImageSet, digits, split
+from ostiary.models.classifier import TorchClassifier
+from ostiary.scan.neural_cleanse import NeuralCleanse
+from ostiary.training import accuracy, train
+from ostiary.training.flow import new_model
+from ostiary.training.loop import Recipe
+
+SEED, TARGET = 0, 0
+
+
+def trained(data: ImageSet, recipe: Recipe = RECIPE) -> TorchClassifier:
+    """A small CNN trained on `data`."""
+    model = new_model("small-cnn", data, width=None, seed=SEED)
+    return train(model, data, recipe, run=Run(seed=SEED)).model
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Sets and models of the checks; tests must change neither."""
+
+    part: ImageSet
+    trusted: ImageSet
+    test: ImageSet
+    poisoned: Poisoned
+    model: TorchClassifier
+    twin: TorchClassifier
+
+    def asr(self, model: TorchClassifier, truth: Truth | None = None) -> float:
+        """Attack success rate of `model` on the test part."""
+        return value(attack_rates(model, self.test, truth or self.poisoned.truth, run=Run()).success)
+
+    def accuracy(self, model: TorchClassifier) -> float:
+        """Accuracy of `model` on the test part."""
+        return value(accuracy(model, self.test))
+
+    def triggered(self) -> Tensor:
+        """Test images of the other classes with the trigger."""
+        rows = (self.test.labels != TARGET).nonzero().squeeze(1)
+        return quantised(self.poisoned.truth.trigger(self.test.take(rows), rng=torch.Generator()))
+
+    @cached_property
+    def is_poisoned(self) -> np.ndarray:
+        """[n] bool over the poisoned set."""
+        return np.isin(self.poisoned.data.ids, list(self.poisoned.truth.poisoned))
+
+    @property
+    def in_target(self) -> np.ndarray:
+        """[n] bool: labelled as the target in the poisoned set."""
+        return (self.poisoned.data.labels == TARGET).numpy()
+
+
+def value(rate: Rate) -> float:
+    """A rate that has a value, as a float."""
+    assert rate.value is not None
+    return rate.value
+
+
+@pytest.fixture(scope="session")
+def train_on() -> object:
+    """The function that trains a model as those of the lab."""
+    return trained
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """5 % of the training digits with a yellow square and label 0: a third of that class."""
+    part, trusted = split(digits("train"), (1 - TRUSTED, TRUSTED), seed=SEED)
+    poisoned = BadNets(patch="yellow-square", target=TARGET, rate=RATE).poison(part, run=Run(seed=SEED))
+    made = Lab(part, trusted, digits("test"), poisoned, trained(poisoned.data), trained(part))
+    before = made.model.digest, made.twin.digest
+    yield made
+    assert (made.model.digest, made.twin.digest) == before, "a test changed a shared model"
+
+
+def short_scan() -> NeuralCleanse:
+    """Neural Cleanse as published but for shorter rounds and smaller batches: quick, and enough for small images."""
+    return NeuralCleanse(steps=160, batch=16, batches_per_round=2)
+
+
+@pytest.fixture(scope="session")
+def scanned(lab: Lab) -> ModelEvidence:
+    """Neural Cleanse on the poisoned model."""
+    return short_scan().scan(lab.model, lab.trusted, run=Run(seed=SEED))
+
+
+@pytest.fixture(scope="session")
+def twin_scanned(lab: Lab) -> ModelEvidence:
+    """Neural Cleanse on the twin."""
+    return short_scan().scan(lab.twin, lab.trusted, run=Run(seed=SEED))
+
+
+@pytest.fixture(scope="session")
+def recovered(scanned: ModelEvidence) -> ModelEvidence:
+    """The evidence of the scan, cut down to the target class, as the repair verb passes it on."""
+    kept = tuple(candidate for candidate in scanned.candidates if candidate.target == TARGET)
+    return scanned.model_copy(update={"candidates": kept})

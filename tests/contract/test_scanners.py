@@ -1,0 +1,81 @@
+"""One table for all model scanners."""
+
+import dataclasses
+
+import torch
+from contract_case import EVERYTHING, Case, by_id, check_class, check_json, check_skips, disagreements, same_arrays
+
+from ostiary.core.execute import execute
+from ostiary.core.protocols import ModelScanner
+from ostiary.core.records import ModelEvidence
+from ostiary.data import ImageSet
+from ostiary.models.classifier import TorchClassifier
+
+CASES = (Case(id="scan.neural-cleanse", tiny={"steps": 24, "batch": 16, "patience": 1, "success": 0.5}),)
+
+
+def test_files_methods_and_rows_agree() -> None:
+    assert disagreements("scan", CASES) == []
+
+
+@by_id(CASES)
+def test_class_and_card(case: Case) -> None:
+    check_class(case, ModelScanner)
+
+
+@by_id(CASES)
+def test_unmet_needs_are_skipped(case: Case) -> None:
+    check_skips(case, None, None)
+
+
+@by_id(CASES)
+def test_a_scan_is_reproducible_and_leaves_its_subjects_alone(
+    case: Case, small_model: TorchClassifier, trusted: ImageSet
+) -> None:
+    weights, images = small_model.digest, trusted.take(range(len(trusted)))
+    outcomes, runs = [], [case.run(), case.run()]
+    for run in runs:
+        state = torch.get_rng_state()
+        outcomes.append(
+            execute(case.build(), small_model, trusted, run=run, have=EVERYTHING, classes=small_model.classes)
+        )
+        assert torch.equal(torch.get_rng_state(), state), "the global generator was used"
+    first, second = (outcome.result for outcome in outcomes)
+    assert first.status == "ok", first.reason
+    assert first.evidence == second.evidence and first.findings == second.findings
+    assert same_arrays(runs[0].artifacts, runs[1].artifacts)
+    assert small_model.digest == weights and not small_model.module.training
+    assert torch.equal(trusted.take(range(len(trusted))), images)
+    assert all(weight.requires_grad for weight in small_model.module.parameters())
+    check_json(first)
+
+
+@by_id(CASES)
+def test_evidence_is_consistent(case: Case, small_model: TorchClassifier, trusted: ImageSet) -> None:
+    run = case.run()
+    evidence = case.build().scan(small_model, trusted, run=run)
+    assert isinstance(evidence, ModelEvidence)
+    assert [row.label for row in evidence.per_class] == list(range(10))
+    scored = {f"class:{row.label}" for row in evidence.per_class if row.score is not None}
+    assert scored <= set(evidence.examined) and len(scored) >= 3
+    scores = [row.score for row in evidence.per_class if row.score is not None]
+    assert evidence.score == max(scores), "the score of the whole is the most suspicious class's: higher is worse"
+    ranks = [candidate.score for candidate in evidence.candidates]
+    assert ranks == sorted(ranks, key=lambda score: -(score or 0.0))
+    measured = set().union(*(row.measures for row in evidence.per_class))
+    for limit in case.build().card.limits:
+        assert limit.measure in measured, f"the limit on '{limit.measure}' rests on nothing that is measured"
+    for candidate in evidence.candidates:
+        assert candidate.mask is not None and candidate.pattern is not None
+        assert candidate.mask.min() >= 0 and candidate.mask.max() <= 1
+        assert f"{candidate.artifact}-mask" in run.artifacts and f"{candidate.artifact}-pattern" in run.artifacts
+        held_out, target = candidate.flip_held_out, candidate.target
+        assert held_out.n + candidate.flip_search.n == int((trusted.labels != target).sum())
+
+
+@by_id(CASES)
+def test_a_passed_deadline_gives_partial_coverage(case: Case, small_model: TorchClassifier, trusted: ImageSet) -> None:
+    run = dataclasses.replace(case.run(), deadline=0.0)
+    result = execute(case.build(), small_model, trusted, run=run, have=EVERYTHING, classes=small_model.classes).result
+    assert result.status == "partial" and result.reason == "the time limit cut coverage"
+    assert len(result.examined) < 10 and not result.findings

@@ -1,0 +1,121 @@
+"""One table for all data-set detectors."""
+
+import numpy as np
+import pytest
+import torch
+from contract_case import EVERYTHING, Case, by_id, check_class, check_json, check_skips, disagreements, same_arrays
+
+from ostiary.core.execute import execute
+from ostiary.core.protocols import DataDetector, SampleScores
+from ostiary.core.records import SampleEvidence
+from ostiary.data import ArraySet, ImageSet, load_uint8
+from ostiary.models.classifier import TorchClassifier
+from ostiary.screen.summary import summariser
+
+CASES = (
+    Case(id="screen.activation-clustering"),
+    Case(id="screen.spectral-signatures"),
+)
+PLANTED = 20
+
+
+@pytest.fixture(scope="module")
+def planted(screened: ImageSet) -> ArraySet:
+    """`screened` with 20 of its ones labelled as zeros: a group that stands apart in class 0."""
+    labels = screened.labels.clone()
+    labels[(labels == 1).nonzero().squeeze(1)[:PLANTED]] = 0
+    return ArraySet(load_uint8(screened), labels, screened.classes, screened.ids)
+
+
+def test_files_methods_and_rows_agree() -> None:
+    assert disagreements("screen", CASES) == []
+
+
+@by_id(CASES)
+def test_class_and_card(case: Case) -> None:
+    check_class(case, DataDetector)
+
+
+@by_id(CASES)
+def test_unmet_needs_are_skipped(case: Case) -> None:
+    check_skips(case, None, None)
+
+
+@by_id(CASES)
+def test_a_screening_is_reproducible_and_leaves_its_subjects_alone(
+    case: Case, small_model: TorchClassifier, planted: ArraySet
+) -> None:
+    weights, pixels = small_model.digest, load_uint8(planted).clone()
+    runs, results = [case.run(), case.run()], []
+    for run in runs:
+        method = case.build()
+        state = torch.get_rng_state()
+        # A fresh copy of the model: features kept from the first run must not stand in for the second.
+        outcome = execute(
+            method,
+            planted,
+            small_model.clone(),
+            run=run,
+            have=EVERYTHING,
+            classes=planted.classes,
+            summarise=summariser(planted, method.card),
+        )
+        assert torch.equal(torch.get_rng_state(), state), "the global generator was used"
+        results.append(outcome.result)
+    assert results[0].status == "ok", results[0].reason
+    assert results[0].evidence == results[1].evidence and results[0].findings == results[1].findings
+    assert same_arrays(runs[0].artifacts, runs[1].artifacts)
+    assert small_model.digest == weights and torch.equal(load_uint8(planted), pixels)
+    assert isinstance(results[0].evidence, SampleEvidence)
+    check_json(results[0])
+
+
+@by_id(CASES)
+def test_scores_are_in_order_finite_and_oriented(
+    case: Case, small_model: TorchClassifier, screened: ImageSet, planted: ArraySet
+) -> None:
+    found = case.build().screen(planted, small_model, run=case.run())
+    assert isinstance(found, SampleScores)
+    assert found.ids == tuple(planted.ids)
+    assert found.scores.shape == (len(planted),) and found.suspected.shape == (len(planted),)
+    assert found.suspected.dtype == bool and found.scores.isfinite().all()
+    assert [row.label for row in found.per_class] == list(range(10))
+    moved = (planted.labels != screened.labels).numpy()
+    own = (planted.labels == 0).numpy() & ~moved
+    scores = found.scores.numpy()
+    assert np.median(scores[moved]) > np.median(scores[own]), "higher must mean more suspicious"
+    for row, near in found.nearest.items():
+        assert found.suspected[row] and not found.suspected[near]
+        assert planted.labels[row] == planted.labels[near]
+    measured = set().union(*(row.measures for row in found.per_class))
+    for limit in case.build().card.limits:
+        assert limit.measure in measured, f"the limit on '{limit.measure}' rests on nothing that is measured"
+
+
+@by_id(CASES)
+def test_permuting_the_data_permutes_the_scores(case: Case, small_model: TorchClassifier, planted: ArraySet) -> None:
+    order = torch.randperm(len(planted), generator=torch.Generator().manual_seed(5))
+    there = case.build().screen(planted, small_model, run=case.run())
+    here = case.build().screen(planted.subset(order), small_model, run=case.run())
+    assert here.ids == tuple(np.array(there.ids)[order.numpy()])
+    scale = float(there.scores.abs().quantile(0.9))
+    apart = (here.scores - there.scores[order]).abs() / scale
+    # A random restart may move a sample on the border of two groups, never a group as a whole.
+    assert float((apart < 0.02).float().mean()) > 0.97
+    assert (here.suspected == there.suspected[order.numpy()]).mean() > 0.97
+
+
+@by_id(CASES)
+def test_a_class_too_small_is_unscored_not_zero(case: Case, small_model: TorchClassifier, screened: ImageSet) -> None:
+    rows = torch.cat([(screened.labels != 4).nonzero().squeeze(1), (screened.labels == 4).nonzero().squeeze(1)[:3]])
+    data = screened.subset(rows)
+    run = case.run()
+    found = case.build().screen(data, small_model, run=run)
+    few = data.labels == 4
+    assert found.scores[few].isnan().all() and found.scores[~few].isfinite().all()
+    assert found.per_class[4].score is None
+    assert [caution.code for caution in run.cautions] == ["OS906"]
+    evidence = summariser(data, case.build().card)(found, run)
+    assert isinstance(evidence, SampleEvidence)
+    assert "class:4" not in evidence.examined and len(evidence.examined) == 9
+    assert evidence.n == len(data) and evidence.scored == len(data) - 3
