@@ -1,0 +1,277 @@
+"""What commands share: options, the settings of a call, printing a record, the exit code."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ostiary.cli import settings
+from ostiary.cli.progress import Progress, wants_bar
+from ostiary.cli.terminal import drop_stdout
+from ostiary.core.errors import ConfigError, OutputError
+
+if TYPE_CHECKING:
+    from ostiary.core.records import Record
+    from ostiary.core.session import Options
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+LEVELS = ("note", "suspect", "backdoor")
+REPORT_SUFFIXES = (".html", ".json", ".md")
+
+
+def stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Several option decorators as one, shown in the given order."""
+
+    def apply(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+def global_options() -> Callable[[F], F]:
+    """The options that work before and after the verb."""
+    return stack(
+        click.option("-q", "--quiet", is_flag=True, default=None, help="Nothing on stderr but errors."),
+        click.option("-v", "--verbose", is_flag=True, default=None, help="More on stderr."),
+        click.option("--no-progress", is_flag=True, default=None, help="One line per stage instead of a bar."),
+        click.option("--color", type=click.Choice(settings.CHOICES["color"]), default=None, help="When to colour."),
+    )
+
+
+def run_options() -> Callable[[F], F]:
+    """Seed, device, time limit, and the global options."""
+    return stack(
+        click.option("--seed", type=int, default=None, help="Seed of every random choice.  [default: 0]"),
+        click.option("--device", default=None, help="cpu, cuda or cuda:N.  [default: cpu]"),
+        click.option("--time-limit", type=float, default=None, metavar="SECONDS", help="Stop methods after this."),
+        global_options(),
+    )
+
+
+def output_options() -> Callable[[F], F]:
+    """What is printed, where reports go and what gives exit code 1."""
+    return stack(
+        click.option("--format", type=click.Choice(settings.CHOICES["format"]), default=None, help="Form on stdout."),
+        click.option("--report", "reports", multiple=True, metavar="FILE", help="Write a report: .html, .json or .md."),
+        click.option(
+            "--fail-on", type=click.Choice(settings.CHOICES["fail_on"]), default=None, help="Lowest level for exit 1."
+        ),
+        click.option("--exit-zero", is_flag=True, help="Exit 0 whatever was found."),
+    )
+
+
+def method_options(presets: bool = True) -> Callable[[F], F]:
+    """Which methods run, with which parameters."""
+    options = [
+        click.option("--method", "methods", multiple=True, metavar="ID", help="Run this method (repeatable)."),
+        click.option("--set", "sets", multiple=True, metavar="ID.KEY=VALUE", help="Set a parameter of a method."),
+    ]
+    if presets:
+        choice = click.Choice(settings.CHOICES["preset"])
+        options.append(click.option("--preset", type=choice, default=None, help="Set of methods.  [default: standard]"))
+    return stack(*options)
+
+
+def model_options(function: F) -> F:
+    """How to read the model."""
+    return stack(
+        click.option("--arch", metavar="NAME", help="Zoo name, or file.py:factory (your own code, which is run)."),
+        click.option("--classes", type=int, metavar="N", help="Number of classes of a bare checkpoint."),
+        click.option("--width", type=int, metavar="N", help="Width of a zoo architecture."),
+        click.option("--normalize", metavar="NORM", help="none, cifar10, or MEAN,STD."),
+        click.option("--input", "input_", metavar="C,H,W", help="Input shape.  [default: 3,32,32]"),
+    )(function)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The settings of one call of one command."""
+
+    values: dict[str, Any]
+
+    def __getitem__(self, key: str) -> Any:
+        return self.values[key]
+
+    @contextmanager
+    def options(self) -> Iterator["Options"]:
+        """The library's options, with progress on stderr for as long as the block runs."""
+        from ostiary.core.session import Options
+
+        check_device(self["device"])
+        limit = self["time_limit"]
+        if limit is not None and not limit >= 0:
+            raise ConfigError(f"--time-limit takes seconds from 0 on, not {limit:g}")
+        bar = wants_bar(self["no_progress"], bool(os.environ.get("CI")))
+        with Progress(quiet=self["quiet"], bar=bar, times=self["verbose"]) as progress:
+            yield Options(
+                seed=self["seed"],
+                device=self["device"],
+                time_limit=self["time_limit"],
+                progress=progress,
+                command=("ostiary", *sys.argv[1:]),
+            )
+
+    def note(self, text: str) -> None:
+        """Tell something on stderr unless quiet."""
+        if not self["quiet"]:
+            click.echo(text, err=True)
+
+
+def found_settings(ctx: click.Context, **flags: Any) -> dict[str, settings.Found]:
+    """Every setting with its origin; what else `flags` holds is left out."""
+    before: dict[str, Any] = ctx.find_root().obj or {}
+    return settings.resolve({**before, **{key: value for key, value in flags.items() if value is not None}})
+
+
+def call_settings(ctx: click.Context, **flags: Any) -> Call:
+    """Settle every setting: the command's flags, then those before the verb, environment, file, default."""
+    values = {key: found.value for key, found in found_settings(ctx, **flags).items()}
+    os.environ["OSTIARY_RUNS"] = values["runs"]
+    if values["color"] != "auto":
+        ctx.color = values["color"] == "always"
+    elif os.environ.get("NO_COLOR"):
+        ctx.color = False
+    return Call(values)
+
+
+def check_device(device: str) -> None:
+    """Raise ConfigError for a device that is not there."""
+    import torch
+
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise ConfigError(f"no device '{device}'", hint="use cpu, cuda or cuda:N") from None
+    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
+        raise ConfigError(f"device '{device}' is not available here", hint="use --device cpu")
+
+
+def open_model(path: str, device: str, **how: Any) -> Any:
+    """Load the model that a command names, with the options of `model_options`."""
+    from ostiary.models.load import load_model
+
+    shape = how.pop("input_", None)
+    if shape is not None:
+        try:
+            how["input_shape"] = tuple(int(part) for part in shape.split(","))
+            if len(how["input_shape"]) != 3:
+                raise ValueError
+        except ValueError:
+            raise ConfigError(f"--input takes C,H,W, not '{shape}'", hint="for example --input 3,32,32") from None
+    return load_model(path, device=device, **how)
+
+
+def check_outputs(*paths: str | None) -> None:
+    """Refuse before any work what could not be written after it: existing, named twice, nowhere to put it."""
+    from ostiary.core.files import refuse_existing
+
+    given = [Path(path) for path in paths if path]
+    for number, path in enumerate(given):
+        refuse_existing(path)
+        if path.absolute() in [other.absolute() for other in given[:number]]:
+            raise OutputError(f"'{path}' is named for two outputs", hint="give each its own name")
+        if not path.parent.is_dir():
+            raise OutputError(f"cannot write '{path}': no folder '{path.parent}'", hint="make it first, or correct -o")
+        if not os.access(path.parent, os.W_OK):
+            raise OutputError(
+                f"cannot write '{path}': '{path.parent}' may not be written", hint="choose another folder"
+            )
+
+
+def check_reports(paths: Sequence[str], *outputs: str | None) -> list[Path]:
+    """The report paths, refused before any work as `check_outputs` does, or for their kind."""
+    for path in paths:
+        if Path(path).suffix not in REPORT_SUFFIXES:
+            known = ", ".join(REPORT_SUFFIXES)
+            raise ConfigError(f"'{path}' is no kind of report", hint=f"name it with one of {known}")
+    check_outputs(*outputs, *paths)
+    return [Path(path) for path in paths]
+
+
+def write_reports(record: "Record", paths: Sequence[Path]) -> None:
+    """Write a record's reports by suffix."""
+    from ostiary.core.files import write_text
+    from ostiary.core.store import read_record
+
+    for path in paths:
+        if path.suffix == ".json":
+            write_text(path, record.to_json())
+            continue
+        from ostiary.report import render_markdown, write_html
+
+        if path.suffix == ".md":
+            write_text(path, render_markdown([record]))
+        else:
+            write_html([(record, read_record(record.id)[1])], path)
+
+
+def print_record(record: "Record", form: str) -> None:
+    """Print one record on stdout."""
+    if form == "json":
+        click.echo(record.to_json(), nl=False)
+        return
+    if form == "md":
+        from ostiary.report import render_markdown
+
+        click.echo(render_markdown([record]), nl=False)
+        return
+    from ostiary.cli.render import render_text
+
+    click.echo(render_text(record))
+
+
+def conclude(record: "Record", call: Call, *, reports: Sequence[Path], exit_zero: bool, named: bool) -> int:
+    """Print the record, write its reports and give the exit code; `named` says that methods were asked for by name."""
+    try:
+        print_record(record, call["format"])
+    except BrokenPipeError:
+        # A reader that went away changes neither the reports nor the exit code.
+        drop_stdout()
+    write_reports(record, reports)
+    code = exit_code(record, call["fail_on"], named=named)
+    return 0 if exit_zero and code == 1 else code
+
+
+def exit_code(record: "Record", fail_on: str, *, named: bool) -> int:
+    """0, 1, 3 or 130 as `docs/cli.md` says; 1 dominates 3."""
+    if record.interrupted:
+        return 130
+    lowest = LEVELS.index(fail_on)
+    levels = [LEVELS.index(finding.level) for result in record.results for finding in result.findings]
+    if any(level >= lowest for level in levels) or "refused" in record.config:
+        return 1
+    coverage = record.coverage
+    incomplete = coverage.failed or coverage.partial or (named and coverage.skipped) or not coverage.ok
+    return 3 if incomplete else 0
+
+
+def open_trusted(spec: str | None, limit: int | None, seed: int) -> Any:
+    """The trusted set that a command names (its test part where it has two), cut to `limit` samples; None for none."""
+    from ostiary.core.errors import DataError
+    from ostiary.data import open_data, trusted_subset
+
+    if spec is None:
+        return None
+    try:
+        data = open_data(spec, "test")
+    except DataError:
+        data = open_data(spec)
+    return trusted_subset(data, min(limit, len(data)), seed) if limit is not None else data
+
+
+def show_plan(verb: str, have: Any, **chosen: Any) -> None:
+    """Print which methods would run and which would be skipped, with the preset's time estimate."""
+    from ostiary.core.plan import ESTIMATES, plan
+
+    for method in plan(verb, **chosen):
+        unmet = method.card.needs.unmet(have)
+        click.echo(f"{method.card.id:<32} {'skipped: ' + unmet if unmet else 'runs: ' + method.card.cost}")
+    click.echo(f"time: {ESTIMATES[verb]}")

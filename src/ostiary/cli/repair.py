@@ -1,0 +1,59 @@
+"""`ostiary repair`."""
+
+import sys
+from typing import Any
+
+import click
+
+from ostiary.cli import common
+
+EPILOG = """\b
+Examples:
+  ostiary repair model.safetensors --trusted validation/ -o repaired.safetensors
+  ostiary repair model.safetensors --trusted digits --scan 3f9a12cd -o repaired.safetensors
+  ostiary repair net.pth --arch wrn-16-1 --trusted test.parquet --method fine-pruning -o repaired.safetensors
+
+MODEL is scanned first unless --scan names a kept scan of it. A quarter of the trusted samples only measures.
+Exit code 1: the accuracy fell by more than --max-loss and nothing was written, or the scan of the repaired model
+still finds something.
+"""
+
+
+@click.command("repair", epilog=EPILOG)
+@click.argument("model")
+@click.option("--trusted", metavar="DATA", required=True, help="Samples you trust, with labels.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Draw N of the trusted samples, class by class.")
+@click.option("-o", "out", metavar="NEW", required=True, help="Where the repaired model goes (safetensors).")
+@click.option("--scan", metavar="RUN", help="A kept scan of this very model (id or folder).")
+@click.option("--method", metavar="ID", help="Repair to use; without it the scan's result decides.")
+@click.option("--set", "sets", multiple=True, metavar="ID.KEY=VALUE", help="Set a parameter of the repair.")
+@click.option("--max-loss", type=click.FloatRange(min=0), default=2.0, show_default=True, help="Points of accuracy.")
+@common.model_options
+@common.output_options()
+@common.run_options()
+@click.pass_context
+def command(ctx: click.Context, /, model: str, **o: Any) -> None:
+    """Write a repaired copy of MODEL and scan it again; MODEL itself is untouched."""
+    call = common.call_settings(ctx, **o)
+    reports = common.check_reports(o["reports"], o["out"])
+    from ostiary.core.seal import close_seal
+
+    close_seal()
+    from ostiary.api import repair_model
+    from ostiary.core.plan import parse_sets
+
+    how = {key: o[key] for key in ("arch", "classes", "width", "normalize", "input_")}
+    with call.options() as options:
+        subject = common.open_model(model, call["device"], **how)
+        trusted = common.open_trusted(o["trusted"], o["limit"], call["seed"])
+        record = repair_model(
+            subject,
+            trusted,
+            o["out"],
+            scan=o["scan"],
+            method=o["method"],
+            params=parse_sets(o["sets"]),
+            max_loss=o["max_loss"],
+            options=options,
+        )
+    sys.exit(common.conclude(record, call, reports=reports, exit_zero=o["exit_zero"], named=True))

@@ -1,0 +1,55 @@
+"""`ostiary scan`."""
+
+import sys
+from typing import Any
+
+import click
+
+from ostiary.cli import common
+
+EPILOG = """\b
+Examples:
+  ostiary scan model.safetensors --trusted digits
+  ostiary scan net.pth --arch wrn-16-1 --normalize none --trusted cifar10/test.parquet -o report.html
+  ostiary scan net.pth --arch mymodels.py:make_net --trusted validation/ --preset thorough --format json
+
+The verdict is backdoor (a recovered trigger was confirmed on trusted images that the search never saw), suspect,
+none-found or incomplete. None-found is no proof of absence: `ostiary methods` lists what each method cannot see.
+"""
+
+
+@click.command("scan", epilog=EPILOG)
+@click.argument("model")
+@click.option("--trusted", metavar="DATA", help="A few samples you trust, with labels.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Draw N of the trusted samples, class by class.")
+@common.model_options
+@common.method_options()
+@click.option("-o", "out", metavar="FILE", help="Write the report here (.html, .json or .md).")
+@click.option("--dry-run", is_flag=True, help="Print the plan and the skips, then stop.")
+@common.output_options()
+@common.run_options()
+@click.pass_context
+def command(ctx: click.Context, /, model: str, **o: Any) -> None:
+    """Examine MODEL for a backdoor, with a few samples you trust.
+
+    MODEL is a safetensors file, a weights-only PyTorch checkpoint or a Hugging Face folder.
+    """
+    call = common.call_settings(ctx, **o)
+    reports = common.check_reports([*o["reports"], *([o["out"]] if o["out"] else [])])
+    from ostiary.core.seal import close_seal
+
+    close_seal()
+    from ostiary.api import scan_model
+    from ostiary.core.plan import parse_sets
+    from ostiary.inputs import have_of
+
+    how = {key: o[key] for key in ("arch", "classes", "width", "normalize", "input_")}
+    with call.options() as options:
+        subject = common.open_model(model, call["device"], **how)
+        trusted = common.open_trusted(o["trusted"], o["limit"], call["seed"])
+        chosen = {"methods": o["methods"], "preset": call["preset"], "params": parse_sets(o["sets"])}
+        if o["dry_run"]:
+            common.show_plan("scan", have_of(subject, trusted), **chosen)
+            return
+        record = scan_model(subject, trusted, options=options, **chosen)
+    sys.exit(common.conclude(record, call, reports=reports, exit_zero=o["exit_zero"], named=bool(o["methods"])))
