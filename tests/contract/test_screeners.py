@@ -100,7 +100,7 @@ def test_permuting_the_data_permutes_the_scores(case: Case, small_model: TorchCl
     assert here.ids == tuple(np.array(there.ids)[order.numpy()])
     scale = float(there.scores.abs().quantile(0.9))
     apart = (here.scores - there.scores[order]).abs() / scale
-    # A random restart may move a sample on the border of two groups, never a group as a whole.
+    # Sums in another order may move a sample on the border of two groups, never a group as a whole.
     assert float((apart < 0.02).float().mean()) > 0.97
     assert (here.suspected == there.suspected[order.numpy()]).mean() > 0.97
 

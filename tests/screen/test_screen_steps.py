@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from sklearn.cluster import KMeans
 
 from ostiary.screen.activation_clustering import MAX_SILHOUETTE, ActivationClustering, _sample
 from ostiary.screen.classes import reclassify
-from ostiary.screen.spectral_signatures import _part, _split
+from ostiary.screen.parting import part_line, two_means
+from ostiary.screen.spectral_signatures import _split
 
 
 def two_groups(n: int, share: float, d: int = 40, gap: float = 6.0) -> tuple[np.ndarray, np.ndarray]:
@@ -15,6 +17,16 @@ def two_groups(n: int, share: float, d: int = 40, gap: float = 6.0) -> tuple[np.
     features[odd, :3] += gap
     order = rng.permutation(n)
     return features[order].astype(np.float32), odd[order]
+
+
+def test_two_means_does_not_depend_on_the_order_and_is_no_worse_than_fifty_random_starts() -> None:
+    points = np.random.default_rng(3).normal(size=(120, 8))  # no real groups: many cuts of nearly equal merit
+    order = np.random.default_rng(4).permutation(len(points))
+    found, again = two_means(points), two_means(points[order])
+    assert again.inertia_ == pytest.approx(found.inertia_)
+    same = (found.labels_[order] == again.labels_).mean()
+    assert max(same, 1 - same) == 1.0
+    assert found.inertia_ <= KMeans(2, n_init=50, random_state=0).fit(points).inertia_ * 1.02
 
 
 @pytest.mark.parametrize("shape", [(200, 30), (20, 50)])
@@ -29,7 +41,7 @@ def test_spectral_scores_are_those_of_a_full_svd(shape: tuple[int, int]) -> None
 def test_the_cut_is_otsus() -> None:
     line = np.random.default_rng(2).normal(size=60)
     line[:20] += 5
-    suspected, parting = _part(line)
+    suspected, parting = part_line(line)
     inside = []
     for at in range(1, 60):
         low, high = np.sort(line)[:at], np.sort(line)[at:]

@@ -5,7 +5,6 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
-from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_samples
 
@@ -15,6 +14,7 @@ from ostiary.core.run import Run
 from ostiary.core.types import Images
 from ostiary.models.classifier import TorchClassifier
 from ostiary.screen.classes import Split, screen_classes
+from ostiary.screen.parting import two_means
 
 ARTIFACT = "activation-clustering"
 MAX_SILHOUETTE = 2000
@@ -40,6 +40,7 @@ class ActivationClustering:
         limits=(Limit(measure="separation", low=0.35), Limit(measure="minority", high=0.45)),
         deviations=(
             "principal instead of independent components",
+            "2-means starts from the best cut along each component, not at random",
             "exclusionary reclassification by nearest neighbours of thumbnails instead of a retrained model",
             "the limit is on the silhouette less 0.3 times the support that reclassification gives",
         ),
@@ -58,8 +59,8 @@ class ActivationClustering:
 
     def _split(self, features: np.ndarray, seed: int) -> Split:
         dimensions = min(self.dimensions, *features.shape)
-        reduced = PCA(dimensions, svd_solver="randomized", random_state=seed).fit_transform(features)
-        groups = KMeans(2, n_init=10, random_state=seed).fit(reduced)
+        reduced = PCA(dimensions, random_state=seed).fit_transform(features)
+        groups = two_means(reduced)
         minority = groups.labels_ == np.bincount(groups.labels_, minlength=2).argmin()
         sample = _sample(minority, seed)
         silhouette = silhouette_samples(reduced[sample], groups.labels_[sample])

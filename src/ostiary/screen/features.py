@@ -34,14 +34,16 @@ def features_of(model: TorchClassifier, data: LabelledSet[Images], run: Run) -> 
     if kept is not None and kept[0] == key:
         return kept[1]
     quick = fused_inference(model, channels_last=True)
-    features: list[np.ndarray] = []
-    thumbnails: list[np.ndarray] = []
+    features = thumbnails = np.empty((0, 0), np.float32)
     done = 0
     for x, _ in data.batches(batch_size(model.input_shape)):
-        features.append(quick.features(x.to(run.device)).float().cpu().numpy())
-        thumbnails.append(adaptive_avg_pool2d(x, THUMBNAIL).flatten(1).numpy())
+        part, small = quick.features(x.to(run.device)).float().cpu(), adaptive_avg_pool2d(x, THUMBNAIL).flatten(1)
+        if not done:
+            # Filled in place: small arrays kept between the large batches would keep the memory of these from reuse.
+            features, thumbnails = (np.empty((len(data), t.shape[1]), np.float32) for t in (part, small))
+        features[done : done + len(x)], thumbnails[done : done + len(x)] = part.numpy(), small.numpy()
         done += len(x)
         run.progress(done, len(data), "features")
-    found = SetFeatures(np.concatenate(features), np.concatenate(thumbnails))
+    found = SetFeatures(features, thumbnails)
     _kept[model] = (key, found)
     return found

@@ -12,6 +12,7 @@ from ostiary.core.run import Run
 from ostiary.core.types import Images
 from ostiary.models.classifier import TorchClassifier
 from ostiary.screen.classes import Split, screen_classes
+from ostiary.screen.parting import part_line
 
 ARTIFACT = "spectral-signatures"
 
@@ -60,7 +61,7 @@ def _split(features: np.ndarray, _seed: int) -> Split:
     _, vectors = eigh(gram, subset_by_index=[max(0, d - 2), d - 1])
     points = centred @ vectors[:, ::-1].astype(np.float32)
     projection = points[:, 0].astype(np.float64)
-    suspected, parting = _part(projection)
+    suspected, parting = part_line(projection)
     return Split(
         score=parting,
         measure="parting",
@@ -68,23 +69,3 @@ def _split(features: np.ndarray, _seed: int) -> Split:
         suspected=suspected,
         points=points,
     )
-
-
-def _part(projection: np.ndarray) -> tuple[np.ndarray, float]:
-    """The cut of a line into two groups with the least variance inside them.
-
-    Gives the smaller group as a mask, and the share of the variance that the cut explains (Otsu's
-    criterion, in [0, 1]; 0.64 for a normal, 0.75 for a uniform sample).
-    """
-    order = np.argsort(projection)
-    line = projection[order]
-    n = len(line)
-    count = np.arange(1, n)
-    left = np.cumsum(line)[:-1]
-    between = (left * n - line.sum() * count) ** 2 / (count * (n - count)) / n
-    at = int(between.argmax())
-    total = float(((line - line.mean()) ** 2).sum())
-    below = np.zeros(n, bool)
-    below[order[: at + 1]] = True
-    smaller = below if at + 1 <= n - at - 1 else ~below
-    return smaller, float(between[at] / total) if total > 0 else 0.0
