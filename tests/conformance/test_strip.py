@@ -22,10 +22,11 @@ def plain_scores(lab: Any, fitted: FittedStrip) -> Tensor:
     return fitted.score(lab.model, lab.test.take(range(N)))
 
 
-def test_false_rejection_is_what_was_asked_for(fitted: FittedStrip, plain_scores: Tensor) -> None:
-    rejected = fitted.false_rejection
-    assert rejected is not None and rejected.low <= 0.01
-    assert float((plain_scores > fitted.threshold).float().mean()) <= 0.05, "1 % asked for, up to 5 of 100"
+def test_false_rejection_is_what_was_asked_for(lab: Any) -> None:
+    """On 450 images, so that 1 % is more than one of them: a third sets the limit, another third measures it."""
+    rejected = Strip(overlays=50).fit(lab.model, lab.test, run=Run()).false_rejection
+    assert rejected is not None and rejected.n >= 148
+    assert rejected.k <= 0.05 * rejected.n, "1 % asked for; the limit itself is uncertain by as much again"
 
 
 def test_triggered_inputs_are_caught(lab: Any, fitted: FittedStrip, plain_scores: Tensor) -> None:

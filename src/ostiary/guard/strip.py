@@ -18,7 +18,7 @@ from ostiary.core.protocols import LabelledSet, Predictor
 from ostiary.core.records import Rate
 from ostiary.core.run import Run
 from ostiary.core.types import Images, Scores
-from ostiary.data import split
+from ostiary.data import batch_size, split
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.fuse import fused_inference
 
@@ -82,12 +82,12 @@ class FittedStrip:
 
     def score(self, model: Predictor[Images], x: Images, /) -> Scores:
         """Minus the mean entropy in bits of each input's blends; in [-log2 k, 0]."""
-        m = len(self.overlays)
+        m, at_once = len(self.overlays), batch_size(x.shape[1:], IMAGES_AT_ONCE)
         over = self.overlays.to(x)
         scores = []
-        for part in x.split(max(1, IMAGES_AT_ONCE // m)):
-            blends = (part[:, None] + over[None]).clamp(0, 1).flatten(0, 1)
-            p = model.predict(blends).float()
+        for part in x.split(max(1, at_once // m)):
+            blends = (part[:, None] + over[None]).clamp_(0, 1).flatten(0, 1)
+            p = torch.cat([model.predict(some).float() for some in blends.split(at_once)])
             entropy = -(p * p.clamp(min=1e-12).log2()).sum(1)
             # Blends are input-major: the m overlays of one input stand together.
             scores.append(-entropy.view(len(part), m).mean(1))
