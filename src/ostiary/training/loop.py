@@ -28,7 +28,7 @@ class Recipe:
     """How to train: SGD with Nesterov momentum under a OneCycle schedule that peaks at `lr`.
 
     `padding` and `flip` are the augmentation; `precision` 'auto' takes bf16 autocast where the
-    device has matrix units for it (`has_fast_bf16`) and fp32 elsewhere.
+    device has instructions for it (`has_fast_bf16`) and fp32 elsewhere.
     """
 
     epochs: int = 20
@@ -53,12 +53,12 @@ class Trained:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """True when the device multiplies bf16 matrices in hardware: AMX on a CPU, any recent CUDA device."""
+    """True when the device multiplies bf16 in hardware: AMX or AVX-512 BF16 on a CPU, any recent CUDA device."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Older releases of torch cannot tell; they train in fp32.
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    return device.type == "cpu" and bool(capabilities.get("amx_bf16", False))
+    return device.type == "cpu" and any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
