@@ -22,7 +22,7 @@ from ostiary.scan.outlier import anomaly_index, size_ratio
 from ostiary.training.loop import has_fast_bf16
 
 ARTIFACT = "neural-cleanse"
-CPU_IMAGES = 320
+CPU_IMAGES = 160
 """Images in one forward pass on a CPU: more classes at once stop paying there (see benchmarks)."""
 MAX_INDEX = 1e3
 """Stands in for an infinite index (no deviation among the other classes)."""
