@@ -22,7 +22,7 @@ from ostiary.training.flow import train_model
 
 RATE = 0.05
 TRUSTED = 0.1
-RECIPE = Recipe(epochs=24, batch=64, lr=0.1, padding=2, flip=False)
+RECIPE = Recipe(epochs=20, batch=32, lr=0.05, padding=1, flip=False)
 
 OnStage = Callable[[str, Record, float], None]
 
