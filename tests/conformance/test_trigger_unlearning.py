@@ -1,7 +1,7 @@
 """Trigger unlearning: Wang et al. 2019, sec. VI-C, table IV (ASR below 6.7 % after it, accuracy kept)."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from ostiary.core.run import Run
 from ostiary.models.classifier import TorchClassifier
 from ostiary.perturb import stamp
 from ostiary.repair import trigger_unlearning
-from ostiary.repair.trigger_unlearning import TriggerUnlearning
+from ostiary.repair.trigger_unlearning import Answers, TriggerUnlearning
 from ostiary.repair.tune import fine_tune
 
 
@@ -21,13 +21,14 @@ def closes(lab: Any, model: TorchClassifier) -> bool:
     return lab.asr(model) <= 0.05 and lab.accuracy(model) >= lab.accuracy(lab.model) - 0.02
 
 
-def repair(lab: Any, evidence: ModelEvidence) -> TorchClassifier:
-    made: TorchClassifier = TriggerUnlearning().repair(lab.model, lab.trusted, evidence, run=Run()).model
+def repair(lab: Any, evidence: ModelEvidence, answers: Answers = "model") -> TorchClassifier:
+    made: TorchClassifier = TriggerUnlearning(answers=answers).repair(lab.model, lab.trusted, evidence, run=Run()).model
     return made
 
 
-def test_the_recovered_trigger_closes_the_true_one(lab: Any, recovered: ModelEvidence) -> None:
-    assert closes(lab, repair(lab, recovered))
+@pytest.mark.parametrize("answers", get_args(Answers))
+def test_the_recovered_trigger_closes_the_true_one(lab: Any, recovered: ModelEvidence, answers: Answers) -> None:
+    assert closes(lab, repair(lab, recovered, answers))
 
 
 def test_mutant_that_stamps_towards_the_target_fails(
@@ -42,7 +43,7 @@ def test_mutant_that_stamps_towards_the_target_fails(
         fine_tune(model, both, torch.cat([labels, torch.zeros_like(labels)]), *args, **kw)
 
     monkeypatch.setattr(trigger_unlearning, "fine_tune", backwards)
-    made = TriggerUnlearning(epochs=5).repair(lab.model, lab.trusted, recovered, run=Run())
+    made = TriggerUnlearning(epochs=5, answers="labels").repair(lab.model, lab.trusted, recovered, run=Run())
     assert not closes(lab, made.model)
 
 

@@ -54,6 +54,21 @@ def test_a_change_sees_images_in_the_unit_range_after_the_shift(data: ArraySet) 
     assert blank.digest != tuned(data).digest, "what the model learns from is what the change gives"
 
 
+def test_a_teacher_takes_the_place_of_the_labels_and_sees_the_images_before_the_change(data: ArraySet) -> None:
+    seen: list[Tensor] = []
+
+    def teacher(x: Tensor) -> Tensor:
+        seen.append(x.clone())
+        return torch.eye(3)[torch.zeros(len(x), dtype=torch.long)]
+
+    model, wrong = fresh(), ArraySet(load_uint8(data), torch.ones(33, dtype=torch.long), classes=data.classes)
+    tuning = Tuning(epochs=20, lr=0.05, padding=0)
+    blank = {"teacher": teacher, "change": lambda x, rng: x * 0}
+    fine_tune(model, load_uint8(wrong), wrong.labels, tuning, run=Run(), label="test", **blank)  # type: ignore[arg-type]
+    assert (model.predict(torch.zeros(1, 3, 8, 8)).argmax(1) == 0).all(), "the teacher says 0, the labels 1"
+    assert all(x.any() for x in seen)
+
+
 def linear_after_norm() -> TorchClassifier:
     """A layer without a rectifier behind it, as at the end of a residual block: gradients reach pruned channels."""
     torch.manual_seed(0)

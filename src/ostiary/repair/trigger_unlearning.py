@@ -1,7 +1,7 @@
-"""Unlearning with the recovered trigger: show the trigger with true labels until it means nothing."""
+"""Unlearning with the recovered trigger: show the trigger until it changes no answer."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -17,23 +17,30 @@ from ostiary.models.classifier import TorchClassifier
 from ostiary.perturb import stamp
 from ostiary.repair.tune import Tuning, fine_tune
 
+Answers = Literal["model", "labels"]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TriggerUnlearning:
-    """Fine-tune a copy on trusted images, a share of which carries the recovered trigger and its true label.
+    """Fine-tune a copy on trusted images, a share of which carries the recovered trigger but keeps its right answer.
 
     Source: Wang et al. 2019, Neural Cleanse (IEEE S&P), sec. VI-C: 20 % of the samples stamped, one
-    epoch over 10 % of the training data. The trigger is the array the scan recovered, not a picture
+    epoch over 10 % of the training data, true labels (`answers` "labels"). With "model" the right
+    answer is what the model itself says to the image without the stamp: a few hundred labels alone
+    make it forget the rest of its task. The trigger is the array the scan recovered, not a picture
     of it. With several candidates each stamped image carries one of them.
     """
 
     card: ClassVar[Card] = Card(
         id="repair.trigger-unlearning",
-        summary="fine-tunes on trusted images, some stamped with the recovered trigger under their true label",
+        summary="fine-tunes on trusted images, some stamped with the recovered trigger, until it changes no answer",
         paper="Wang et al. 2019, IEEE S&P, doi 10.1109/SP.2019.00031, sec. VI-C",
         needs=Needs(access="gradients", modality="images", trusted_per_class=4, trigger=True),
         cost="epochs over the trusted images",
-        deviations=("half of the images are stamped and several epochs run, as trusted sets here are small",),
+        deviations=(
+            "half of the images are stamped and several epochs run, as trusted sets here are small",
+            "the answer to learn is the model's own to the image without the stamp, not the label",
+        ),
         blind_spots=("a recovered trigger that differs from the attacker's", "triggers the scan did not find"),
         marks=frozenset({"mechanism"}),
     )
@@ -41,6 +48,7 @@ class TriggerUnlearning:
     epochs: Annotated[int, Field(gt=0)] = 20
     lr: Annotated[float, Field(gt=0)] = 0.01
     share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    answers: Answers = "model"
 
     def repair(
         self, model: TorchClassifier, trusted: LabelledSet[Images], evidence: ModelEvidence | None, /, *, run: Run
@@ -65,7 +73,16 @@ class TriggerUnlearning:
 
         copy = model.clone().to(run.device)
         tuning = Tuning(epochs=self.epochs, lr=self.lr)
-        fine_tune(copy, load_uint8(trusted), trusted.labels, tuning, run=run, label=self.card.name, change=stamp_some)
+        fine_tune(
+            copy,
+            load_uint8(trusted),
+            trusted.labels,
+            tuning,
+            run=run,
+            label=self.card.name,
+            teacher=model.predict if self.answers == "model" else None,
+            change=stamp_some,
+        )
         return Repaired(copy, {"triggers": ", ".join(_subjects(evidence))})
 
 

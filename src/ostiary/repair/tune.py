@@ -14,6 +14,7 @@ from ostiary.training.augment import crop_flip
 from ostiary.training.loop import autocast
 
 Change = Callable[[Images, torch.Generator], Images]
+Teacher = Callable[[Images], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,13 +37,15 @@ def fine_tune(
     *,
     run: Run,
     label: str,
+    teacher: Teacher | None = None,
     change: Change | None = None,
     after_step: Callable[[], None] | None = None,
 ) -> None:
     """Tune `model` in place on uint8 `pixels` [n, c, h, w].
 
-    `change` alters each batch (in [0, 1]) before the forward pass; `after_step` runs after each
-    optimiser step, to hold pruned weights at zero. Mirrored copies are not drawn: whether a mirror
+    With `teacher` its probabilities [n, k] for the images take the place of `labels`. `change` then alters
+    the batch (in [0, 1]) before the forward pass; `after_step` runs after each optimiser step, to
+    hold pruned weights at zero. Mirrored copies are not drawn: whether a mirror
     image keeps its class is not known here.
     """
     module = model.module
@@ -60,10 +63,11 @@ def fine_tune(
             if len(rows) < 2:
                 continue
             x = crop_flip(pixels[rows], padding=tuning.padding, flip=False, rng=rng).to(run.device).float() / 255.0
+            want = labels[rows].to(run.device) if teacher is None else teacher(x)
             x = x if change is None else change(x, rng)
             with autocast(run.device, "auto"):
                 logits = model.logits(x)
-            loss = cross_entropy(logits.float(), labels[rows].to(run.device))
+            loss = cross_entropy(logits.float(), want)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
