@@ -3,10 +3,11 @@
     python -m benchmarks.demo_seeds
 
 One seed can be lucky. Each seed poisons the digits anew, trains the poisoned model and its twin, screens both sets,
-scans both models, repairs and evaluates. The seeds 10 to 19 are for reporting only: no limit was chosen on them. True
-and false positive rates of the screeners are counted here from the truth, which no screener sees.
+scans both models, repairs and evaluates. The seeds 20 to 29 are for reporting only: limits and recipe were chosen on
+seeds from 100 on, after seeds 10 to 19 had reported on an earlier recipe. True and false positive rates of the
+screeners are counted here from the truth, which no screener sees.
 
-Two cores: about 20 minutes for ten seeds.
+Two cores: about 8 minutes for ten seeds.
 """
 
 import argparse
@@ -137,7 +138,7 @@ def summarise(seeds: list[int], records: Records) -> None:
 def arguments() -> argparse.Namespace:
     """The options."""
     made = parser(__doc__)
-    made.add_argument("--seeds", type=int, nargs="+", default=list(range(10, 20)), help="seeds (default 10 to 19)")
+    made.add_argument("--seeds", type=int, nargs="+", default=list(range(20, 30)), help="seeds (default 20 to 29)")
     return parse(made)
 
 

@@ -8,7 +8,7 @@ accuracy and attack success are measured with the published trigger, rounded to 
 process with some 500 trusted images, equally many of every class, which do not evaluate. None of these models has a
 twin trained without poison, so there is no twin column. What is missed is named.
 
-Two cores: about 25 minutes, most of it for the 43 classes of GTSRB.
+Two cores: about 10 minutes, most of it for the 43 classes of GTSRB.
 """
 
 import argparse
