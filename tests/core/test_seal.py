@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,37 @@ def test_a_sealed_process_runs_functions(place: Path) -> None:
             "one refusal does not end the process"
         )
     assert not sealed() and os.listdir(place / "link") == ["truth.json"]
+
+
+def test_a_sealed_process_does_not_outlive_its_killed_parent(place: Path) -> None:
+    body = """
+import os, time
+from ostiary.core.seal import SealedProcess
+if __name__ == "__main__":
+    with SealedProcess() as sealed:
+        print(sealed.submit(os.getpid).result(), flush=True)
+        time.sleep(60)
+"""
+    script = place / "parent.py"
+    script.write_text(body)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert is_running(child)
+        parent.kill()
+    deadline = time.monotonic() + 30
+    while is_running(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(child)
+
+
+def is_running(process: int) -> bool:
+    """Not so when it is gone, or a zombie that nobody has collected yet."""
+    try:
+        os.kill(process, 0)
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except ProcessLookupError:
+        return False
+    except FileNotFoundError:
+        return True

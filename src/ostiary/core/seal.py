@@ -13,6 +13,7 @@ not seen; truth paths are therefore never passed to a sealed process either.
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any, Self, TypeVar
@@ -101,8 +102,17 @@ class SealedProcess:
 
 
 def _start_sealed(threads: int | None) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     close_seal()
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def _end_with_parent() -> None:
+    """Without this the child of a killed process would wait for its next call for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
