@@ -82,7 +82,7 @@ def test_a_repair_gives_another_model_and_leaves_its_subjects_alone(
 @by_id(CASES)
 def test_through_execute(case: Case, small_model: TorchClassifier, trusted: ImageSet, evidence: ModelEvidence) -> None:
     def summarise(value: Repaired, run: Run) -> RepairEvidence:
-        return compare(small_model, value, evidence.candidates, trusted, run)
+        return compare(small_model, value, evidence.candidates, trusted)
 
     outcome = execute(
         case.build(), small_model, trusted, evidence, run=case.run(), have=EVERYTHING, summarise=summarise

@@ -9,6 +9,7 @@ from ostiary.core.protocols import LabelledSet, Predictor
 from ostiary.core.records import Rate
 from ostiary.core.run import Run
 from ostiary.core.types import Images
+from ostiary.data import batch_size
 
 BATCH = 256
 
@@ -31,7 +32,7 @@ def attack_rates(model: Predictor[Images], test: LabelledSet[Images], truth: Tru
     """
     rng = run.generator("trigger")
     success = robust = total = done = 0
-    for x, y in test.batches(BATCH):
+    for x, y in test.batches(batch_size(truth.trigger.pattern.shape, BATCH)):
         done += len(y)
         run.progress(done, len(test), "attack success")
         wish = truth.relabel(y)

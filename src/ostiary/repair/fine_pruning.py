@@ -13,7 +13,7 @@ from ostiary.core.protocols import LabelledSet, Repaired
 from ostiary.core.records import ModelEvidence
 from ostiary.core.run import Run
 from ostiary.core.types import Images
-from ostiary.data import load_uint8, split
+from ostiary.data import batch_size, load_uint8, split
 from ostiary.models.classifier import TorchClassifier, last_conv_name
 from ostiary.models.trace import trace
 from ostiary.repair.tune import Tuning, fine_tune
@@ -93,7 +93,7 @@ def _mean_activation(
     name = layer[1] or layer[0]
     total = torch.zeros(())
     with torch.no_grad():
-        for x, _ in data.batches(256):
+        for x, _ in data.batches(batch_size(model.input_shape)):
             total = total + model.activations(x.to(run.device), [name])[name].relu().sum((0, 2, 3)).cpu()
     return total / len(data)
 

@@ -22,7 +22,7 @@ from ostiary.inputs import have_of, start
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.load import save_model
 from ostiary.perturb import stamp
-from ostiary.training import per_class, predictions, rate
+from ostiary.training import per_class, predicted, predictions, rate
 
 FLIP = "flip rate of the recovered trigger"
 WITH_TRIGGER = "repair.trigger-unlearning"
@@ -65,7 +65,7 @@ def repair(
     session = start("repair", model, options, {"max_loss": max_loss, "method": chosen}, asked, trusted=trusted)
 
     def summarise(value: Repaired, run: Run) -> RepairEvidence:
-        return compare(model, value, evidence.candidates, check, session.run)
+        return compare(model, value, evidence.candidates, check)
 
     outcome = session.execute(built, model, tune, evidence, have=have, summarise=summarise)
     if isinstance(outcome.result.evidence, RepairEvidence) and not session.interrupted:
@@ -147,7 +147,7 @@ def _found(results: list[MethodResult]) -> ModelEvidence:
 
 
 def compare(
-    before: TorchClassifier, value: Repaired, candidates: tuple[Candidate, ...], check: ImageSet, run: Run
+    before: TorchClassifier, value: Repaired, candidates: tuple[Candidate, ...], check: ImageSet
 ) -> RepairEvidence:
     """Rates of both models on trusted images that no repair saw: accuracy, and flips by the recovered triggers."""
     rates: list[dict[str, Rate]] = []
@@ -156,7 +156,7 @@ def compare(
         predicted = predictions(model, check)
         found = {"accuracy": rate(predicted == check.labels)}
         if candidates:
-            found[FLIP] = _flip_rate(model, candidates, check.take(range(len(check))), check.labels, run)
+            found[FLIP] = _flip_rate(model, candidates, check.take(range(len(check))), check.labels)
         rates.append(found)
         classes.append(per_class(predicted, check.labels, len(check.classes)))
     return RepairEvidence(
@@ -168,13 +168,12 @@ def compare(
     )
 
 
-def _flip_rate(model: TorchClassifier, candidates: tuple[Candidate, ...], x: Images, y: Labels, run: Run) -> Rate:
+def _flip_rate(model: TorchClassifier, candidates: tuple[Candidate, ...], x: Images, y: Labels) -> Rate:
     hits = total = 0
     for candidate in candidates:
         assert candidate.mask is not None and candidate.pattern is not None  # noqa: S101 - attached by the scan
         others = x[y != candidate.target]
         mask, pattern = torch.from_numpy(candidate.mask), torch.from_numpy(candidate.pattern)
-        stamped = stamp(others, mask, pattern).to(run.device)
-        hits += int((model.predict(stamped).argmax(1) == candidate.target).sum())
+        hits += int((predicted(model, stamp(others, mask, pattern)) == candidate.target).sum())
         total += len(others)
     return Rate(k=hits, n=total)

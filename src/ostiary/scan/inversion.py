@@ -103,12 +103,14 @@ def invert(
     dtype: torch.dtype,
     run: Run,
     label: str,
+    part: tuple[int, int] = (0, 1),
 ) -> Inverted:
     """Search the smallest trigger towards each of `targets` on trusted images.
 
     `model` should be frozen and fused. All targets share every batch and the start; their searches
     are independent. Images of the target class itself count neither in the loss nor in the success.
-    Gives what was finished when `run` is out of time; `finished` says which.
+    Gives what was finished when `run` is out of time; `finished` says which. `part` says which of how
+    many groups of targets this is, for the progress.
     """
     k, (c, h, w) = len(targets), x.shape[1:]
     device, rng = run.device, run.generator("inversion")
@@ -132,7 +134,7 @@ def invert(
         better = control.update(rows, success / schedule.batches_per_round, shown[0].abs().sum((1, 2, 3)))
         for kept, now in zip(best, shown, strict=True):
             kept[rows[better]] = now[better]
-        run.progress(round_ + 1, schedule.rounds, label)
+        run.progress(part[0] * schedule.rounds + round_ + 1, part[1] * schedule.rounds, label)
     size = torch.where(torch.isfinite(control.best), control.best, float("nan"))
     finished = control.stopped.clone() if cut else torch.ones(k, dtype=torch.bool)
     return Inverted(best[0].squeeze(1), best[1], size, finished)

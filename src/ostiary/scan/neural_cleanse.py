@@ -6,24 +6,26 @@ from typing import Annotated, ClassVar
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from ostiary.core.card import Card, Limit, Needs
 from ostiary.core.protocols import LabelledSet
 from ostiary.core.records import Candidate, ClassScore, ModelEvidence, Rate
 from ostiary.core.run import Run
 from ostiary.core.types import Images, Labels
-from ostiary.data import split
+from ostiary.data import batch_size, split
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.fuse import fused_inference
 from ostiary.perturb import stamp
 from ostiary.scan.inversion import Inverted, Schedule, invert
 from ostiary.scan.outlier import anomaly_index, size_ratio
+from ostiary.training import predicted, rate
 from ostiary.training.loop import has_fast_bf16
 
 ARTIFACT = "neural-cleanse"
-CPU_IMAGES = 160
+CPU_IMAGES = {torch.bfloat16: 160, torch.float32: 64}
 """Images in one forward pass on a CPU: more classes at once stop paying there (see benchmarks)."""
+CUDA_VALUES = 2**25
+"""Input values in one forward pass on a CUDA device: 10,922 images of 3x32x32, 222 of 3x224x224."""
 MAX_INDEX = 1e3
 """Stands in for an infinite index (no deviation among the other classes)."""
 
@@ -77,9 +79,7 @@ class NeuralCleanse:
         search, held_out = split(trusted, (0.5, 0.5), seed=run.seed)
         x, y = search.take(range(len(search))), search.labels
         found = self._invert(model, x, y, run)
-        flips = [
-            _flips(model, found, part.take(range(len(part))), part.labels, run.device) for part in (search, held_out)
-        ]
+        flips = [_flips(model, found, part.take(range(len(part))), part.labels) for part in (search, held_out)]
         evidence = _evidence(found, flips[0], flips[1])
         if torch.isnan(found.size).any():
             missed = int(torch.isnan(found.size).sum())
@@ -105,10 +105,14 @@ class NeuralCleanse:
             success=self.success,
         )
         classes = len(model.classes)
-        together = classes if run.device.type == "cuda" else max(1, CPU_IMAGES // self.batch)
-        groups = torch.arange(classes).split(together)
+        c, h, w = x.shape[1:]
+        cuda = run.device.type == "cuda"
+        images = CUDA_VALUES // (c * h * w) if cuda else batch_size((c, h, w), CPU_IMAGES[dtype])
+        groups = torch.arange(classes).split(max(1, images // self.batch))
         parts = [
-            invert(frozen, x, y, group, schedule, dtype=dtype, run=run, label=_label(number, groups))
+            invert(
+                frozen, x, y, group, schedule, dtype=dtype, run=run, label=self.card.name, part=(number, len(groups))
+            )
             for number, group in enumerate(groups)
         ]
         return Inverted(
@@ -116,13 +120,7 @@ class NeuralCleanse:
         )
 
 
-def _label(number: int, groups: tuple[Tensor, ...]) -> str:
-    if len(groups) == 1:
-        return "neural-cleanse"
-    return f"neural-cleanse, classes {int(groups[number][0])}-{int(groups[number][-1])}"
-
-
-def _flips(model: TorchClassifier, found: Inverted, x: Images, y: Labels, device: torch.device) -> list[Rate]:
+def _flips(model: TorchClassifier, found: Inverted, x: Images, y: Labels) -> list[Rate]:
     """How many images of the other classes each recovered trigger sends to its class, by the model as it is."""
     rates = []
     for target in range(len(found.size)):
@@ -131,8 +129,7 @@ def _flips(model: TorchClassifier, found: Inverted, x: Images, y: Labels, device
             rates.append(Rate(k=0, n=0))
             continue
         stamped = stamp(others, found.mask[target], found.pattern[target])
-        hits = sum(int((model.predict(part.to(device)).argmax(1) == target).sum()) for part in stamped.split(256))
-        rates.append(Rate(k=hits, n=len(others)))
+        rates.append(rate(predicted(model, stamped) == target))
     return rates
 
 

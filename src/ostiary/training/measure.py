@@ -7,15 +7,20 @@ from ostiary.core.protocols import LabelledSet, Predictor
 from ostiary.core.records import Rate
 from ostiary.core.run import Run
 from ostiary.core.types import Images, Labels
+from ostiary.data.base import as_image_set, batch_size
 
-BATCH = 256
+
+def predicted(model: Predictor[Images], x: Images, /) -> Labels:
+    """The predicted class of images that are in memory, a bounded number at a time."""
+    parts = [model.predict(part).argmax(1).cpu() for part in x.split(batch_size(x.shape[1:]))]
+    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.long)
 
 
 def predictions(model: Predictor[Images], data: LabelledSet[Images], /, *, run: Run | None = None) -> Labels:
     """The predicted class of every sample, in order; tells `run` how far it is."""
     found: list[Tensor] = []
     done = 0
-    for x, _ in data.batches(BATCH):
+    for x, _ in data.batches(batch_size(as_image_set(data).shape)):
         found.append(model.predict(x).argmax(1).cpu())
         done += len(x)
         if run is not None:
