@@ -47,8 +47,8 @@ CODES: dict[str, Code] = {
             "screen.activation-clustering",
             "a class that really has two kinds of members (left and right hands, two dialects of a digit); "
             "mislabelled samples without any trigger",
-            "look at the suspect gallery; export the ids with --export-suspects and compare the model that is "
-            "trained without them (--retrain)",
+            "look at the suspect gallery; export the ids with --export-suspects, or the rest with --export-kept "
+            "and compare a model that is trained on it",
         ),
         Code(
             "OS302",

@@ -271,6 +271,11 @@ def _columns(sources: Sequence[Source]) -> Table:
     return table(("", *(s.record.subject for s in sources)), rows)
 
 
+def _origin(record: Record) -> str:
+    subject = show(record.subject, 40)
+    return f"{subject}, repaired" if record.kind == "repair" else subject
+
+
 def side_by_side(sources: Sequence[Source]) -> Figures | None:
     """One class measure of every scan that has it, on one scale, for comparison by eye."""
     scans = [
@@ -289,5 +294,5 @@ def side_by_side(sources: Sequence[Source]) -> Figures | None:
     for source, result, scores in alike[:MAX_BESIDE]:
         if any(models.class_value(s, measure) is not None for s in scores):
             figure = models.class_figure(source, result, measure, also=values)
-            figures.append(replace(figure, caption=f"{show(source.record.subject, 40)}: {figure.caption}"))
+            figures.append(replace(figure, caption=f"{_origin(source.record)}: {figure.caption}"))
     return Figures(tuple(figures)) if len(figures) > 1 else None
