@@ -14,7 +14,8 @@ Examples:
   ostiary repair net.pth --arch wrn-16-1 --trusted test.parquet --method fine-pruning -o repaired.safetensors
 
 MODEL is scanned first unless --scan names a kept scan of it. A quarter of the trusted samples only measures.
-Exit code 1: the accuracy fell by more than --max-loss and nothing was written, or the scan of the repaired model
+Exit code 1: the accuracy fell by more than --max-loss, and than chance explains, and nothing was written; or the scan
+of the repaired model
 still finds something.
 """
 

@@ -132,6 +132,15 @@ CODES: dict[str, Code] = {
             "none: this is a caution about our own measurement",
             "give --model for features of the model that will be used",
         ),
+        Code(
+            "OS909",
+            "accuracy loss not told from the limit",
+            "The repaired model got more of the images kept apart wrong than the limit allows, but so few images "
+            "were kept apart that chance explains it.",
+            "ostiary repair",
+            "none: this is a caution about our own measurement",
+            "give more trusted samples, or measure the repaired model with `ostiary evaluate`",
+        ),
     )
 }
 

@@ -1,11 +1,11 @@
 """The repair verb: scan (or take a scan), repair, compare on trusted images kept apart, scan again, write."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from scipy.stats import binom
 
 from ostiary.core.catalog import make, resolve
 from ostiary.core.errors import DataError, FormatError
@@ -27,6 +27,8 @@ from ostiary.training import per_class, predicted, predictions, rate
 FLIP = "flip rate of the recovered trigger"
 WITH_TRIGGER = "repair.trigger-unlearning"
 WITHOUT_TRIGGER = "repair.fine-pruning"
+CHANCE = 0.05
+"""Below this probability a loss of accuracy is not taken for chance."""
 
 
 def repair(
@@ -45,7 +47,8 @@ def repair(
     A quarter of the trusted images is kept apart: accuracy and flip rates before and after are
     measured on it alone. Without `scan` (a kept scan record of this very model) the model is scanned
     first. Without `method`, a recovered trigger is unlearned, and a model without one is fine-pruned.
-    Nothing is written when accuracy falls by more than `max_loss` points (and more than one image).
+    Nothing is written when accuracy falls by more than `max_loss` points and by more than chance explains
+    on that many images; a fall that could be chance is a caution.
     The record's verdict is that of the scan of the repaired model. Raises OstiaryError for unusable
     inputs.
     """
@@ -77,15 +80,16 @@ def _conclude(
     session: Session, repaired: TorchClassifier, evidence: RepairEvidence, trusted: ImageSet, out: Path, max_loss: float
 ) -> None:
     before, after = evidence.before["accuracy"], evidence.after["accuracy"]
-    # On few images one of them is already more than the limit; one is always allowed.
-    allowed = max(1, math.ceil(max_loss / 100 * before.n))
-    if before.k - after.k > allowed:
-        lost = 100 * (before.k - after.k) / before.n
+    lost = before.k - after.k
+    fell = f"accuracy fell by {100 * lost / before.n:.1f} points ({lost} of {before.n} images kept apart)"
+    if too_many(lost, before.n, max_loss):
         session.config["refused"] = (
-            f"accuracy fell by {lost:.1f} points, more than --max-loss {max_loss:g}; "
+            f"{fell}, more than --max-loss {max_loss:g}; "
             f"try a lower rate, as in --set {session.asked[0].partition('.')[2]}.lr=0.003"
         )
         return
+    if lost > max_loss / 100 * before.n:
+        session.caution("OS909", f"{fell}, which so few cannot tell from the limit of {max_loss:g}")
     have = have_of(repaired, trusted)
     for method in plan("scan"):
         session.execute(method, repaired, trusted, have=have)
@@ -96,6 +100,14 @@ def _conclude(
     )
     session.config["out"] = str(out)
     session.digests["repaired"] = repaired.digest
+
+
+def too_many(lost: int, n: int, max_loss: float) -> bool:
+    """True when `lost` of `n` images are more than chance explains where `max_loss` points is the true loss.
+
+    A one-sided binomial test at 5 %: on a few dozen images one or two go wrong by chance alone.
+    """
+    return bool(binom.sf(lost - 1, n, min(max_loss / 100, 1.0)) < CHANCE)
 
 
 def _scan(model: TorchClassifier, trusted: ImageSet, options: Options) -> list[MethodResult]:
