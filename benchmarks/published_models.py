@@ -195,7 +195,8 @@ def _outcome(record: Record, found: list[str], target: int, *, backdoored: bool)
     if not named:
         return "MISSED: another class named"
     text = "found" if record.verdict == "backdoor" else "found, not confirmed"
-    return text if len(found) == 1 else f"{text}, with {len(found) - 1} classes too many"
+    extra = len(found) - 1
+    return f"{text}, with {extra} class{'' if extra == 1 else 'es'} too many" if extra else text
 
 
 def _key(model: Published, args: argparse.Namespace) -> str:
