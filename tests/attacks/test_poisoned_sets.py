@@ -78,8 +78,10 @@ def test_the_source_is_untouched(source: ImageSet) -> None:
 
 def test_the_label_map() -> None:
     labels = torch.tensor([0, 1, 2, 9])
-    assert wanted(labels, "all-to-one", 2, 10).tolist() == [2, 2, 2, 2]
-    assert wanted(labels, "all-to-all", 2, 10).tolist() == [1, 2, 3, 0]
+    assert wanted(labels, "all-to-one", 2, 9, 10).tolist() == [2, 2, 2, 2]
+    assert wanted(labels, "all-to-all", 2, 9, 10).tolist() == [1, 2, 3, 0]
+    assert wanted(labels, "source-specific", 2, 9, 10).tolist() == [0, 1, 2, 2]
+    assert wanted(labels, "clean-label", 2, 9, 10).tolist() == [2, 2, 2, 2]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ostiary.attacks.badnets import BadNets
 from ostiary.attacks.blended import Blended
-from ostiary.attacks.truth import StampTrigger
+from ostiary.attacks.triggers import StampTrigger
 from ostiary.core.run import Run
 from ostiary.perturb import stamp
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ostiary.attacks.truth import Mapping, StampTrigger, Truth
+from ostiary.attacks.triggers import StampTrigger
+from ostiary.attacks.truth import Mapping, Truth
 from ostiary.bench import metrics
 from ostiary.bench.metrics import attack_rates, defence_effectiveness, quantised, solved
 from ostiary.core.run import Run
@@ -42,8 +43,9 @@ def truth(mapping: Mapping = "all-to-one", target: int = 0) -> Truth:
     mask, pattern = torch.zeros(4, 4), torch.ones(1, 4, 4)
     mask[-1, -1] = 1
     return Truth(
-        attack="attack.badnets", params={}, mapping=mapping, target=target, classes=("0", "1", "2", "3"), seed=0,
-        rate=0.1, source_digest="", poisoned={}, trigger=StampTrigger(mask, pattern),
+        attack="attack.badnets", params={}, mapping=mapping, target=target, source=1,
+        classes=("0", "1", "2", "3"), seed=0, rate=0.1, source_digest="", poisoned={}, covers=(),
+        trigger=StampTrigger(mask, pattern),
     )  # fmt: skip
 
 
@@ -63,6 +65,15 @@ def test_all_to_all_counts_every_item_and_the_next_class(items: ArraySet) -> Non
     found = attack_rates(model, items, truth("all-to-all"), run=Run())
     assert (found.success.k, found.success.n) == (5, 8)
     assert (found.robust.k, found.robust.n) == (3, 8)
+
+
+def test_source_specific_counts_the_source_and_apart_from_it_the_others(items: ArraySet) -> None:
+    """Source 1, target 0: one of two ones turns, and one of the four twos and threes strays."""
+    model = Scripted([0, 0, 1, 0, 2, 3, 3, 0])
+    found = attack_rates(model, items, truth("source-specific"), run=Run())
+    assert sorted(model.asked) == [2, 3, 4, 5, 6, 7], "items of the target class are not asked"
+    assert (found.success.k, found.success.n) == (1, 2) and (found.robust.k, found.robust.n) == (1, 2)
+    assert found.false_trigger is not None and (found.false_trigger.k, found.false_trigger.n) == (1, 4)
 
 
 def test_only_items_of_the_target_leave_no_rate(items: ArraySet) -> None:

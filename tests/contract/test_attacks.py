@@ -1,6 +1,7 @@
 """One table for all data attacks."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,16 @@ import pytest
 import torch
 from contract_case import Case, by_id, check_class, check_skips, disagreements
 from PIL import Image
+from scipy.fft import dctn
 
 from ostiary.attacks.badnets import BadNets
 from ostiary.attacks.blended import Blended
+from ostiary.attacks.bpp import BppAttack
+from ostiary.attacks.ftrojan import FTrojan
+from ostiary.attacks.sig import Sig
+from ostiary.attacks.triggers import tensors_of
 from ostiary.attacks.truth import Poisoned, load_truth, save_truth, truth_path
+from ostiary.attacks.wanet import WaNet
 from ostiary.core.errors import ConfigError, DataError, FormatError, OutputError
 from ostiary.core.execute import params_of
 from ostiary.core.run import Run
@@ -34,6 +41,10 @@ class DataAttack:
 CASES = (
     Case(id="attack.badnets", tiny={"rate": 0.2, "target": 1, "size": 3}),
     Case(id="attack.blended", tiny={"rate": 0.2, "target": 1}),
+    Case(id="attack.sig", tiny={"rate": 0.2, "target": 1, "mapping": "all-to-one"}),
+    Case(id="attack.ftrojan", tiny={"rate": 0.2, "target": 1}),
+    Case(id="attack.bpp", tiny={"rate": 0.2, "target": 1}),
+    Case(id="attack.wanet", tiny={"rate": 0.2, "target": 1, "cover": 0}),
 )
 PAIRS = tuple((case, mapping) for case in CASES for mapping in ("all-to-one", "all-to-all"))
 by_mapping = pytest.mark.parametrize(("case", "mapping"), PAIRS, ids=[f"{case.id}-{m}" for case, m in PAIRS])
@@ -153,8 +164,9 @@ def test_truth_comes_back_as_it_was(case: Case, source: ArraySet, tmp_path: Path
     plain = [field.name for field in dataclasses.fields(truth) if field.name != "trigger"]
     assert [getattr(loaded, name) for name in plain] == [getattr(truth, name) for name in plain]
     assert loaded.params == params_of(method) and loaded.params["rate"] == 0.2
-    assert torch.equal(loaded.trigger.mask, truth.trigger.mask)
-    assert torch.equal(loaded.trigger.pattern, truth.trigger.pattern)
+    assert type(loaded.trigger) is type(truth.trigger) and loaded.trigger.shape == source.shape
+    kept, had = tensors_of(loaded.trigger), tensors_of(truth.trigger)
+    assert kept.keys() == had.keys() and all(torch.equal(kept[name], had[name]) for name in had)
     with pytest.raises(OutputError, match="exists already"):
         save_truth(truth, folder)
 
@@ -177,6 +189,79 @@ def test_a_damaged_trigger_is_refused(source: ArraySet, tmp_path: Path) -> None:
     (folder / "trigger.safetensors").write_bytes(b"no tensors")
     with pytest.raises(FormatError, match="not a truth folder"):
         load_truth(folder)
+
+
+@by_id(CASES)
+def test_a_clean_label_attack_poisons_the_target_class_and_changes_no_label(case: Case, source: ArraySet) -> None:
+    poisoned = case.build(mapping="clean-label", rate=0.1).poison(source, run=case.run())
+    rows, named = trace_back(source, poisoned)
+    true_labels = source.labels[torch.tensor(rows)]
+    assert torch.equal(poisoned.data.labels, true_labels) and int(named.sum()) == round(0.1 * N)
+    assert set(true_labels[named].tolist()) == {1} == set(poisoned.truth.poisoned.values())
+    assert poisoned.truth.relabel(torch.arange(CLASSES)).tolist() == [1] * CLASSES
+
+
+@by_id(CASES)
+def test_a_source_specific_attack_turns_one_class(case: Case, source: ArraySet) -> None:
+    poisoned = case.build(mapping="source-specific", rate=0.1, source=3).poison(source, run=case.run())
+    rows, named = trace_back(source, poisoned)
+    true_labels = source.labels[torch.tensor(rows)]
+    assert set(true_labels[named].tolist()) == {3} and set(poisoned.data.labels[named].tolist()) == {1}
+    assert poisoned.truth.relabel(torch.arange(CLASSES)).tolist() == [0, 1, 2, 1, 4]
+    with pytest.raises(DataError, match="source 9 is outside"):
+        case.build(mapping="source-specific", source=9).poison(source, run=case.run())
+    with pytest.raises(DataError, match="source and target are both 1"):
+        case.build(mapping="source-specific", source=1).poison(source, run=case.run())
+
+
+def test_covers_carry_the_patch_under_their_true_label(source: ArraySet) -> None:
+    method = BadNets(mapping="source-specific", rate=0.1, target=1, source=3, size=3, cover=0.2)
+    poisoned = method.poison(source, run=Run())
+    truth, data = poisoned.truth, poisoned.data
+    assert len(truth.covers) == round(0.2 * N) and not set(truth.covers) & set(truth.poisoned)
+    patched = (load_uint8(data)[:, 0, 8:11, 8:11] == 255).flatten(1).all(1)
+    ids = np.array(data.ids)
+    assert set(ids[patched.numpy()]) == {*truth.covers, *truth.poisoned}
+    covers = torch.from_numpy(np.isin(ids, truth.covers))
+    assert set(data.labels[covers].tolist()) == {0, 2, 4}, "neither source nor target"
+
+
+def test_wanet_covers_are_warped_each_in_its_own_way(source: ArraySet) -> None:
+    poisoned = WaNet(rate=0.1, target=1, cover=0.2).poison(source, run=Run())
+    noisy = WaNet(cover=0.2).trigger(source.shape, Run(), noisy=True)
+    x = source.take([0, 0])
+    twice = noisy(x, rng=torch.Generator().manual_seed(0))
+    assert not torch.equal(twice[0], twice[1])
+    assert len(poisoned.truth.covers) == round(0.2 * N) and float(poisoned.truth.trigger.noise) == 0.0
+
+
+def test_sig_is_the_papers_sinusoid() -> None:
+    signal = Sig(delta=0.1, frequency=2.0).trigger((3, 4, 16)).signal
+    want = [0.1 * math.sin(2 * math.pi * 2 * j / 16) for j in range(16)]
+    assert signal.shape == (3, 4, 16)
+    assert torch.allclose(signal, torch.tensor(want).expand(3, 4, 16), atol=1e-7)
+
+
+def test_ftrojan_raises_two_frequencies_of_the_chroma_and_nothing_else() -> None:
+    signal = FTrojan(magnitude=30.0, window=8).trigger((3, 16, 16)).signal.double().numpy() * 255
+    to_yuv = np.array([[0.299, 0.587, 0.114], [-0.14713, -0.28886, 0.436], [0.615, -0.51499, -0.10001]])
+    for channel, plane in enumerate(np.einsum("ij,jhw->ihw", to_yuv, signal)):
+        spectrum = dctn(plane[8:, :8], norm="ortho")
+        want = np.zeros((8, 8))
+        want[3, 3] = want[7, 7] = 30 if channel else 0
+        assert np.allclose(spectrum, want, atol=0.02), "luma untouched, both chromas raised at (3, 3) and (7, 7)"
+
+
+def test_bpp_leaves_few_levels_and_keeps_the_mean(source: ArraySet) -> None:
+    x = source.take(range(20))
+    out = BppAttack(levels=3).trigger(source.shape)(x, rng=torch.Generator())
+    assert set(out.unique().tolist()) <= {0.0, 0.5, 1.0}
+    assert float((out.mean((2, 3)) - x.mean((2, 3))).abs().max()) < 0.06, "dithering spreads the error"
+    plain = (x * 2).round() / 2
+    flat = torch.full((1, 3, 12, 12), 0.3)
+    dithered = BppAttack(levels=3).trigger(source.shape)(flat, rng=torch.Generator())
+    assert float(dithered.mean()) == pytest.approx(0.3, abs=0.02) and float(((flat * 2).round() / 2).mean()) == 0.5
+    assert not torch.equal(out, plain)
 
 
 def test_badnets_changes_the_patch_only(source: ArraySet) -> None:

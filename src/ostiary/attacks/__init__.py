@@ -6,4 +6,8 @@ Payloads are labels; nothing here is of use against a system one does not train 
 METHODS = {
     "attack.badnets": "ostiary.attacks.badnets:BadNets",
     "attack.blended": "ostiary.attacks.blended:Blended",
+    "attack.sig": "ostiary.attacks.sig:Sig",
+    "attack.ftrojan": "ostiary.attacks.ftrojan:FTrojan",
+    "attack.bpp": "ostiary.attacks.bpp:BppAttack",
+    "attack.wanet": "ostiary.attacks.wanet:WaNet",
 }

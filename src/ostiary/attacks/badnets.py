@@ -7,10 +7,10 @@ import torch
 from pydantic import Field
 
 from ostiary.attacks.poison import poison_with
-from ostiary.attacks.truth import Mapping, Poisoned, StampTrigger
+from ostiary.attacks.triggers import StampTrigger
+from ostiary.attacks.truth import Mapping, Poisoned
 from ostiary.core.card import Card, Needs
 from ostiary.core.errors import DataError
-from ostiary.core.execute import params_of
 from ostiary.core.run import Run
 from ostiary.data.base import ImageSet
 
@@ -22,7 +22,10 @@ class BadNets:
     """Stamp a patch near the bottom right corner and relabel.
 
     Source: Gu, Dolan-Gavitt, Garg 2017, BadNets (arXiv 1708.06733), sec. 4.1 (pattern backdoor,
-    all-to-one and all-to-all) and 5 (yellow square). Deviations: one preset size for any image.
+    all-to-one and all-to-all) and 5 (yellow square); Tang, Wang, Tang, Zhang 2021, TaCT (USENIX
+    Security), sec. 4 for the source-specific map: images of one class alone are turned, and a share
+    `cover` of the set, of other classes, carries the patch under its true label. Deviations: one
+    preset size for any image.
     """
 
     card: ClassVar[Card] = Card(
@@ -39,6 +42,8 @@ class BadNets:
     margin: Annotated[int, Field(ge=0)] = 1
     mapping: Mapping = "all-to-one"
     target: Annotated[int, Field(ge=0)] = 0
+    source: Annotated[int, Field(ge=0)] = 1
+    cover: Annotated[float, Field(ge=0, lt=1)] = 0.0
     rate: Annotated[float, Field(gt=0, lt=1)] = 0.1
 
     def trigger(self, shape: tuple[int, int, int]) -> StampTrigger:
@@ -62,13 +67,4 @@ class BadNets:
 
     def poison(self, clean: ImageSet, /, *, run: Run) -> Poisoned:
         """Poison `rate` of the set; raises DataError when the rate or the target cannot be met."""
-        return poison_with(
-            clean,
-            self.trigger(clean.shape),
-            self.card,
-            params_of(self),
-            mapping=self.mapping,
-            target=self.target,
-            rate=self.rate,
-            run=run,
-        )
+        return poison_with(self, clean, self.trigger(clean.shape), run=run, cover=self.cover)

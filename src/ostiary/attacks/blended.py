@@ -11,10 +11,10 @@ from pydantic import Field
 from torch import Tensor
 
 from ostiary.attacks.poison import poison_with
-from ostiary.attacks.truth import Mapping, Poisoned, StampTrigger
+from ostiary.attacks.triggers import StampTrigger
+from ostiary.attacks.truth import Mapping, Poisoned
 from ostiary.core.card import Card, Needs
 from ostiary.core.errors import FormatError
-from ostiary.core.execute import params_of
 from ostiary.core.run import Run
 from ostiary.data.base import ImageSet
 
@@ -42,6 +42,7 @@ class Blended:
     alpha: Annotated[float, Field(gt=0, le=1)] = 0.2
     mapping: Mapping = "all-to-one"
     target: Annotated[int, Field(ge=0)] = 0
+    source: Annotated[int, Field(ge=0)] = 1
     rate: Annotated[float, Field(gt=0, lt=1)] = 0.1
 
     def trigger(self, shape: tuple[int, int, int], run: Run) -> StampTrigger:
@@ -62,13 +63,4 @@ class Blended:
 
     def poison(self, clean: ImageSet, /, *, run: Run) -> Poisoned:
         """Poison `rate` of the set; raises DataError when the rate or the target cannot be met."""
-        return poison_with(
-            clean,
-            self.trigger(clean.shape, run),
-            self.card,
-            params_of(self),
-            mapping=self.mapping,
-            target=self.target,
-            rate=self.rate,
-            run=run,
-        )
+        return poison_with(self, clean, self.trigger(clean.shape, run), run=run)

@@ -1,76 +1,135 @@
-"""What all dirty-label data attacks share: choose samples, stamp, relabel, shuffle, renumber."""
+"""What all data attacks share: choose samples, put the trigger in, relabel, shuffle, renumber."""
 
 import math
-from typing import Any
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from ostiary.attacks.truth import Mapping, Poisoned, StampTrigger, Truth, wanted
+from ostiary.attacks.triggers import Trigger
+from ostiary.attacks.truth import Mapping, Poisoned, Truth, wanted
 from ostiary.core.card import Card
 from ostiary.core.errors import DataError
+from ostiary.core.execute import params_of
 from ostiary.core.run import Run
+from ostiary.core.types import Images, Labels
 from ostiary.data import ArraySet, load_uint8
 from ostiary.data.base import ImageSet
 
 CHUNK = 4096
 
 
-def poison_with(
-    clean: ImageSet,
-    trigger: StampTrigger,
-    card: Card,
-    params: dict[str, Any],
-    *,
-    mapping: Mapping,
-    target: int,
-    rate: float,
-    run: Run,
-) -> Poisoned:
-    """Poison a share `rate` of the whole set with a stamped trigger and a label map.
+@runtime_checkable
+class DataPoisoning(Protocol):
+    """The fields that every data attack has."""
 
-    All-to-one takes samples of the other classes only. The poisoned set keeps nothing of the
-    source's order or ids: everything is shuffled and renumbered, and pixels are uint8 for all.
-    Raises DataError when the target is no class or too few samples can be poisoned.
+    card: ClassVar[Card]
+
+    @property
+    def mapping(self) -> Mapping:
+        """Which labels the attacker wants."""
+        ...
+
+    @property
+    def target(self) -> int:
+        """The class the attacker wants, where there is one."""
+        ...
+
+    @property
+    def source(self) -> int:
+        """The class that a source-specific attack turns."""
+        ...
+
+    @property
+    def rate(self) -> float:
+        """The poisoned share of the whole set."""
+        ...
+
+
+def poison_with(
+    attack: DataPoisoning,
+    clean: ImageSet,
+    trigger: Trigger,
+    *,
+    run: Run,
+    cover: float = 0.0,
+    cover_trigger: Trigger | None = None,
+) -> Poisoned:
+    """Poison a share `attack.rate` of the whole set with `trigger` and the attack's label map.
+
+    Samples whose label would not change are not poisoned; a clean-label attack poisons samples of
+    the target class and changes no label. A share `cover` of the set carries `cover_trigger` (else
+    the trigger itself) under its true label; a source-specific attack covers other classes than
+    source and target. The poisoned set keeps nothing of the source's order or ids: everything is
+    shuffled and renumbered, and pixels are uint8 for all. Raises DataError when target or source is
+    no class, or too few samples can be poisoned.
     """
     classes, labels = len(clean.classes), clean.labels
-    if not 0 <= target < classes:
-        raise DataError(f"target {target} is outside the classes 0..{classes - 1}")
-    wish = wanted(labels, mapping, target, classes)
-    eligible = (wish != labels).nonzero().squeeze(1)
-    count = math.floor(rate * len(labels) + 0.5)
-    if not 0 < count <= len(eligible):
-        raise DataError(
-            f"rate {rate:g} of {len(labels)} samples means {count} poisoned, but {len(eligible)} can be",
-            hint="choose a rate that gives at least one and no more than those outside the target class",
-        )
-    chosen = eligible[torch.randperm(len(eligible), generator=run.generator("choice"))[:count]]
+    _check_classes(attack, classes)
+    wish = wanted(labels, attack.mapping, attack.target, attack.source, classes)
+    eligible = labels == attack.target if attack.mapping == "clean-label" else wish != labels
     order = torch.randperm(len(labels), generator=run.generator("order"))
-    poisoned = torch.zeros(len(labels), dtype=torch.bool)
-    poisoned[chosen] = True
+    poisoned = _choose(eligible, attack.rate, "poisoned", run.generator("choice"))
+    covered = torch.zeros(len(labels), dtype=torch.bool)
+    if cover > 0:
+        free = ~poisoned
+        if attack.mapping == "source-specific":
+            free &= (labels != attack.source) & (labels != attack.target)
+        covered = _choose(free, cover, "covers", run.generator("cover"))
     source = load_uint8(clean)
     pixels = torch.empty_like(source)
     rng = run.generator("trigger")
     for begin in range(0, len(order), CHUNK):
         rows = order[begin : begin + CHUNK]
         x = source[rows]
-        hit = poisoned[rows]
-        if hit.any():
-            stamped = trigger(x[hit].float() / 255.0, rng=rng)
-            x[hit] = (stamped * 255.0).round().clamp(0, 255).to(torch.uint8)
+        for hit, one in ((poisoned[rows], trigger), (covered[rows], cover_trigger or trigger)):
+            if hit.any():
+                x[hit] = _as_levels(one(x[hit].float() / 255.0, rng=rng))
         pixels[begin : begin + len(rows)] = x
-    new_labels = torch.where(poisoned, wish, labels)[order]
+    new_labels: Labels = torch.where(poisoned, wish, labels)[order]
     ids = tuple(f"{number:06d}" for number in range(len(order)))
     truth = Truth(
-        attack=card.id,
-        params=params,
-        mapping=mapping,
-        target=target,
+        attack=attack.card.id,
+        params=params_of(attack),
+        mapping=attack.mapping,
+        target=attack.target,
+        source=attack.source,
         classes=tuple(clean.classes),
         seed=run.seed,
-        rate=rate,
+        rate=attack.rate,
         source_digest=clean.digest,
         poisoned={ids[i]: int(labels[order[i]]) for i in np.flatnonzero(poisoned[order].numpy())},
+        covers=tuple(ids[i] for i in np.flatnonzero(covered[order].numpy())),
         trigger=trigger,
     )
     return Poisoned(ArraySet(pixels, new_labels, clean.classes, ids), truth)
+
+
+def _check_classes(attack: DataPoisoning, classes: int) -> None:
+    named = {"target": attack.target}
+    if attack.mapping == "source-specific":
+        named["source"] = attack.source
+    for name, label in named.items():
+        if not 0 <= label < classes:
+            raise DataError(f"{name} {label} is outside the classes 0..{classes - 1}")
+    if len(set(named.values())) < len(named):
+        raise DataError(f"source and target are both {attack.target}", hint="name another source or target")
+
+
+def _choose(eligible: Tensor, rate: float, what: str, rng: torch.Generator) -> Tensor:
+    """A mask [n] of a share `rate` of all samples, drawn from the eligible ones."""
+    rows = eligible.nonzero().squeeze(1)
+    count = math.floor(rate * len(eligible) + 0.5)
+    if not 0 < count <= len(rows):
+        raise DataError(
+            f"rate {rate:g} of {len(eligible)} samples means {count} {what}, but {len(rows)} can be",
+            hint="choose a rate that gives at least one and no more than the classes concerned have",
+        )
+    chosen = torch.zeros(len(eligible), dtype=torch.bool)
+    chosen[rows[torch.randperm(len(rows), generator=rng)[:count]]] = True
+    return chosen
+
+
+def _as_levels(x: Images) -> Tensor:
+    return (x * 255.0).round().clamp(0, 255).to(torch.uint8)

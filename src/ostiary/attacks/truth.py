@@ -8,28 +8,15 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
 
+from ostiary.attacks.triggers import KINDS, Trigger, kind_of, tensors_of
 from ostiary.core.errors import FormatError
 from ostiary.core.files import atomic
 from ostiary.core.seal import TRUTH_SUFFIX
-from ostiary.core.types import Images, Labels
+from ostiary.core.types import Labels
 from ostiary.data.base import ImageSet
-from ostiary.perturb import stamp
 
-Mapping = Literal["all-to-one", "all-to-all"]
-
-
-@dataclass(frozen=True, slots=True)
-class StampTrigger:
-    """A trigger that is one mask ([h, w]) and one pattern ([c, h, w]), both in [0, 1]."""
-
-    mask: Tensor
-    pattern: Tensor
-
-    def __call__(self, x: Images, /, *, rng: torch.Generator) -> Images:
-        """Stamp a batch; a fixed trigger draws nothing from `rng`."""
-        return stamp(x, self.mask.to(x), self.pattern.to(x))
+Mapping = Literal["all-to-one", "all-to-all", "source-specific", "clean-label"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +24,26 @@ class Truth:
     """The sealed half of a poisoned set.
 
     `poisoned` maps the id of each poisoned sample, as numbered in the poisoned set, to its true
-    label; `rate` is the share of the whole training set that was asked for.
+    label; `covers` are the ids of samples that carry a trigger under their true label; `rate` is the
+    share of the whole training set that was asked for. `source` counts for source-specific maps.
     """
 
     attack: str
     params: dict[str, Any]
     mapping: Mapping
     target: int
+    source: int
     classes: tuple[str, ...]
     seed: int
     rate: float
     source_digest: str
     poisoned: dict[str, int]
-    trigger: StampTrigger
+    covers: tuple[str, ...]
+    trigger: Trigger
 
     def relabel(self, labels: Labels) -> Labels:
-        """The label the attacker wants for samples of the given true labels."""
-        return wanted(labels, self.mapping, self.target, len(self.classes))
+        """The label the attacker wants for triggered items of the given true labels."""
+        return wanted(labels, self.mapping, self.target, self.source, len(self.classes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +54,12 @@ class Poisoned:
     truth: Truth
 
 
-def wanted(labels: Labels, mapping: Mapping, target: int, classes: int) -> Labels:
-    """The label map: everything to `target`, or y to y + 1."""
+def wanted(labels: Labels, mapping: Mapping, target: int, source: int, classes: int) -> Labels:
+    """The label map of a triggered item: everything to `target`, y to y + 1, or `source` alone to `target`."""
     if mapping == "all-to-all":
         return (labels + 1) % classes
+    if mapping == "source-specific":
+        return torch.where(labels == source, target, labels)
     return torch.full_like(labels, target)
 
 
@@ -84,17 +76,19 @@ def save_truth(truth: Truth, folder: Path) -> None:
         "params": truth.params,
         "mapping": truth.mapping,
         "target": truth.target,
+        "source": truth.source,
         "classes": list(truth.classes),
         "seed": truth.seed,
         "rate": truth.rate,
         "source_digest": truth.source_digest,
         "poisoned": truth.poisoned,
+        "covers": list(truth.covers),
+        "trigger": kind_of(truth.trigger),
     }
-    tensors = {"mask": truth.trigger.mask.contiguous(), "pattern": truth.trigger.pattern.contiguous()}
     with atomic(folder) as temporary:
         temporary.mkdir()
         (temporary / "truth.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        (temporary / "trigger.safetensors").write_bytes(save(tensors))
+        (temporary / "trigger.safetensors").write_bytes(save(tensors_of(truth.trigger)))
 
 
 def load_truth(folder: Path) -> Truth:
@@ -104,10 +98,9 @@ def load_truth(folder: Path) -> Truth:
         tensors = load((folder / "trigger.safetensors").read_bytes())
         if document.pop("format") != 1:
             raise FormatError(f"'{folder}' has an unknown truth format", hint="upgrade ostiary")
-        return Truth(
-            **{**document, "classes": tuple(document["classes"])},
-            trigger=StampTrigger(tensors["mask"], tensors["pattern"]),
-        )
+        lists = {name: tuple(document[name]) for name in ("classes", "covers")}
+        trigger = KINDS[document["trigger"]](**tensors)
+        return Truth(**{**document, **lists, "trigger": trigger})
     except FileNotFoundError as error:
         raise FormatError(
             f"no truth at '{folder}': {Path(str(error.filename)).name} is missing",

@@ -1,6 +1,5 @@
 """The evaluate verb: what a model does on clean and on triggered test data, beside its clean-trained twin."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -45,6 +44,8 @@ class Evaluation:
         if truth is not None:
             attack = attack_rates(model, test, truth, run=run)
             rates |= {"attack success rate": attack.success, "robust accuracy": attack.robust}
+            if attack.false_trigger is not None:
+                rates["false-trigger rate"] = attack.false_trigger
         if twin is not None:
             rates["accuracy of the clean-trained model"] = rate(predictions(twin, test, run=run) == test.labels)
             if truth is not None:
@@ -80,6 +81,5 @@ def evaluate_model(
 def _check_truth(truth: Truth, test: ImageSet) -> None:
     if len(truth.classes) != len(test.classes):
         raise DataError(f"the truth has {len(truth.classes)} classes, '{test.name}' {len(test.classes)}")
-    shape: Sequence[int] = truth.trigger.pattern.shape
-    if tuple(shape) != tuple(test.shape):
-        raise DataError(f"the trigger is for images of {tuple(shape)}, '{test.name}' has {tuple(test.shape)}")
+    if truth.trigger.shape != tuple(test.shape):
+        raise DataError(f"the trigger is for images of {truth.trigger.shape}, '{test.name}' has {tuple(test.shape)}")

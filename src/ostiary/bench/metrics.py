@@ -19,10 +19,13 @@ class AttackRates:
     """What a trigger does to the test items whose true label is not the one the attacker wants.
 
     `success`: they get the attacker's label. `robust`: they are still classified as their true class.
+    `false_trigger`, of a source-specific attack alone: triggered items of the other classes than
+    source and target that get the target all the same.
     """
 
     success: Rate
     robust: Rate
+    false_trigger: Rate | None = None
 
 
 def attack_rates(model: Predictor[Images], test: LabelledSet[Images], truth: Truth, /, *, run: Run) -> AttackRates:
@@ -31,20 +34,24 @@ def attack_rates(model: Predictor[Images], test: LabelledSet[Images], truth: Tru
     Items whose true label is already what the attacker wants are left out; under all-to-all that is none.
     """
     rng = run.generator("trigger")
-    success = robust = total = done = 0
-    for x, y in test.batches(batch_size(truth.trigger.pattern.shape, BATCH)):
+    success = robust = total = strayed = others = done = 0
+    for x, y in test.batches(batch_size(truth.trigger.shape, BATCH)):
         done += len(y)
         run.progress(done, len(test), "attack success")
         wish = truth.relabel(y)
         counted = wish != y
-        if not counted.any():
+        used = y != truth.target if truth.mapping == "source-specific" else counted
+        if not used.any():
             continue
-        stamped = quantised(truth.trigger(x[counted], rng=rng)).to(run.device)
-        predicted = model.predict(stamped).argmax(1).cpu()
-        success += int((predicted == wish[counted]).sum())
-        robust += int((predicted == y[counted]).sum())
+        stamped = quantised(truth.trigger(x[used], rng=rng)).to(run.device)
+        predicted, counted = model.predict(stamped).argmax(1).cpu(), counted[used]
+        success += int((predicted == wish[used])[counted].sum())
+        robust += int((predicted == y[used])[counted].sum())
         total += int(counted.sum())
-    return AttackRates(Rate(k=success, n=total), Rate(k=robust, n=total))
+        strayed += int((predicted == truth.target)[~counted].sum())
+        others += int((~counted).sum())
+    false_trigger = Rate(k=strayed, n=others) if truth.mapping == "source-specific" else None
+    return AttackRates(Rate(k=success, n=total), Rate(k=robust, n=total), false_trigger)
 
 
 def quantised(x: Images) -> Images:
