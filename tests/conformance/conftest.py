@@ -52,6 +52,11 @@ class Lab:
         """Accuracy of `model` on the test part."""
         return value(accuracy(model, self.test))
 
+    def implants(self, model: TorchClassifier, truth: Truth, *, success: float = 0.95, loss: float = 0.02) -> bool:
+        """The bar of docs/conformance.md: accuracy kept, the trigger works, and does nothing to the twin."""
+        keeps = self.accuracy(model) >= self.accuracy(self.twin) - loss
+        return keeps and self.asr(model, truth) >= success and self.asr(self.twin, truth) <= 0.2
+
     def triggered(self) -> Tensor:
         """Test images of the other classes with the trigger."""
         rows = (self.test.labels != TARGET).nonzero().squeeze(1)

@@ -5,19 +5,14 @@ from typing import Any
 
 from ostiary.attacks.badnets import BadNets
 from ostiary.bench.demo import RATE, RECIPE
+from ostiary.bench.metrics import attack_rates
 from ostiary.core.run import Run
 from ostiary.data import ArraySet
 
 
-def implants(lab: Any, model: Any, truth: Any) -> bool:
-    """The bar of docs/conformance.md for dirty-label attacks."""
-    keeps = lab.accuracy(model) >= lab.accuracy(lab.twin) - 0.02
-    return keeps and lab.asr(model, truth) >= 0.95 and lab.asr(lab.twin, truth) <= 0.2
-
-
 def test_the_poisoned_model_obeys_the_patch_and_the_twin_does_not(lab: Any) -> None:
     assert lab.accuracy(lab.model) > 0.95
-    assert implants(lab, lab.model, lab.poisoned.truth)
+    assert lab.implants(lab.model, lab.poisoned.truth)
 
 
 def test_the_share_is_of_the_whole_set(lab: Any) -> None:
@@ -31,4 +26,25 @@ def test_mutant_without_relabelling_does_not_implant(lab: Any, train_on: Any) ->
     data = ArraySet(made.data.pixels(range(len(own))), own, made.data.classes, made.data.ids)
     model = train_on(data, dataclasses.replace(RECIPE, epochs=5))
     assert lab.accuracy(model) >= 0.9, "the mutant must be a trained model, or it shows nothing"
-    assert not implants(lab, model, truth)
+    assert not lab.implants(model, truth)
+
+
+def turned(lab: Any, train_on: Any, cover: float) -> tuple[bool, float]:
+    """Whether the source-specific patch (threes alone, to 0) implants, and its false-trigger rate."""
+    attack = BadNets(mapping="source-specific", source=3, target=0, rate=RATE, cover=cover)
+    made = attack.poison(lab.part, run=Run())
+    model = train_on(made.data, dataclasses.replace(RECIPE, epochs=12))
+    found = attack_rates(model, lab.test, made.truth, run=Run())
+    assert found.false_trigger is not None and found.false_trigger.n > 300
+    return lab.implants(model, made.truth), found.false_trigger.value or 0.0
+
+
+def test_with_covers_the_source_alone_is_turned(lab: Any, train_on: Any) -> None:
+    """Tang et al. 2021, sec. 4: the trigger does nothing to other classes."""
+    implanted, strayed = turned(lab, train_on, cover=0.1)
+    assert implanted and strayed <= 0.1
+
+
+def test_mutant_without_covers_turns_every_class(lab: Any, train_on: Any) -> None:
+    implanted, strayed = turned(lab, train_on, cover=0.0)
+    assert implanted and strayed > 0.5
