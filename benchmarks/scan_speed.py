@@ -215,7 +215,7 @@ def _target(given: int | None, sizes: np.ndarray) -> int:
 
 
 def _separation(sizes: np.ndarray, target: int, flips: Rate) -> dict[str, object]:
-    index, ratio = anomaly_index(sizes), size_ratio(sizes)
+    index, ratio = anomaly_index(sizes), size_ratio(sizes, sizes)
     return {
         "class": target,
         "mask (px)": float(sizes[target]),

@@ -38,7 +38,7 @@ SOME = torch.tensor([0, 2, 5, 8])
 
 def stands_out(sizes: np.ndarray, target: int) -> bool:
     """The published rule: the target's mask is the smallest, its index above 2; here also 3 times below the median."""
-    index, ratio = anomaly_index(sizes), size_ratio(sizes)
+    index, ratio = anomaly_index(sizes), size_ratio(sizes, sizes)
     return bool(np.argmin(sizes) == target and index[target] > 2 and ratio[target] >= 3)
 
 
@@ -169,7 +169,9 @@ def test_half_of_the_trusted_images_are_held_out(lab: Any, monkeypatch: pytest.M
     def spy(model: Any, x: torch.Tensor, y: torch.Tensor, targets: torch.Tensor, *args: Any, **kw: Any) -> Inverted:
         seen.append(x)
         k, (c, h, w) = len(targets), x.shape[1:]
-        return Inverted(torch.ones(k, h, w), torch.zeros(k, c, h, w), torch.ones(k), torch.ones(k, dtype=torch.bool))
+        return Inverted(
+            torch.ones(k, h, w), torch.zeros(k, c, h, w), torch.ones(k), torch.ones(k), torch.ones(k, dtype=torch.bool)
+        )
 
     monkeypatch.setattr(neural_cleanse, "invert", spy)
     evidence = NeuralCleanse().scan(lab.model, lab.trusted, run=Run())

@@ -1,9 +1,11 @@
 """One table for all model scanners."""
 
+import copy
 import dataclasses
 
 import torch
 from contract_case import EVERYTHING, Case, by_id, check_class, check_json, check_skips, disagreements, same_arrays
+from torch import Tensor, nn
 
 from ostiary.core.execute import execute
 from ostiary.core.protocols import ModelScanner
@@ -79,3 +81,23 @@ def test_a_passed_deadline_gives_partial_coverage(case: Case, small_model: Torch
     result = execute(case.build(), small_model, trusted, run=run, have=EVERYTHING, classes=small_model.classes).result
     assert result.status == "partial" and result.reason == "the time limit cut coverage"
     assert len(result.examined) < 10 and not result.findings
+
+
+class OwnNormalisation(nn.Module):
+    """As a user may bring it: the mean is a plain attribute, which no cast reaches."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.mean = inner, torch.tensor([0.5, 0.5, 0.5]).view(1, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.inner(x - self.mean)
+        return found
+
+
+@by_id(CASES)
+def test_a_model_with_constants_in_fp32_is_scanned(case: Case, small_model: TorchClassifier, trusted: ImageSet) -> None:
+    module = OwnNormalisation(copy.deepcopy(small_model.module))
+    model = TorchClassifier(module, small_model.classes, small_model.input_shape)
+    outcome = execute(case.build(), model, trusted, run=case.run(), have=EVERYTHING, classes=model.classes)
+    assert outcome.result.status == "ok", outcome.result.reason

@@ -38,10 +38,21 @@ def test_equal_sizes_and_no_deviation() -> None:
     assert anomaly_index(np.array([1.0, 3.0, 3.0, 3.0])).tolist() == [np.inf, 0.0, 0.0, 0.0]
 
 
+NONE = np.full(3, np.nan)
+
+
 def test_ratio_by_hand() -> None:
-    assert size_ratio(np.array([6.0, 60.0, 120.0])).tolist() == [10.0, 1.0, 0.5]
-    assert size_ratio(np.array([0.0, 5.0, 5.0]))[0] == pytest.approx(5000), "an empty mask divides by no zero"
-    assert np.isnan(size_ratio(np.full(3, np.nan))).all()
+    assert size_ratio(np.array([6.0, 60.0, 120.0]), NONE).tolist() == [10.0, 1.0, 0.5]
+    assert size_ratio(np.array([0.0, 5.0, 5.0]), NONE)[0] == pytest.approx(5000), "an empty mask divides by no zero"
+    assert np.isnan(size_ratio(NONE, NONE)).all()
+
+
+def test_a_class_without_a_mask_counts_with_the_last_one_that_failed() -> None:
+    """One class gives way to 8 px and nothing else works for the others: the clearest case of all, and not ratio 1."""
+    sizes = np.array([8.0, np.nan, np.nan, np.nan])
+    assert size_ratio(sizes, np.array([3.0, 400.0, 480.0, 520.0]))[0] == pytest.approx(440 / 8)
+    assert size_ratio(sizes, np.array([3.0, np.nan, np.nan, 80.0]))[0] == pytest.approx(44 / 8), "cut ones stay out"
+    assert np.isnan(size_ratio(sizes, np.full(4, 400.0))[1:]).all()
 
 
 sizes = st.lists(st.floats(0.5, 500), min_size=3, max_size=43)

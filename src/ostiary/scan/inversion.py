@@ -29,11 +29,15 @@ class Schedule:
 
 @dataclass(slots=True)
 class Inverted:
-    """The best trigger of each class: mask [k, h, w], pattern [k, c, h, w], L1 size [k] (NaN: none found)."""
+    """The best trigger of each class: mask [k, h, w], pattern [k, c, h, w], L1 size [k] (NaN: none found).
+
+    `tried` [k] is the L1 size of the last mask, whether it worked or not.
+    """
 
     mask: Tensor
     pattern: Tensor
     size: Tensor
+    tried: Tensor
     finished: Tensor
 
 
@@ -137,7 +141,8 @@ def invert(
         run.progress(part[0] * schedule.rounds + round_ + 1, part[1] * schedule.rounds, label)
     size = torch.where(torch.isfinite(control.best), control.best, float("nan"))
     finished = control.stopped.clone() if cut else torch.ones(k, dtype=torch.bool)
-    return Inverted(best[0].squeeze(1), best[1], size, finished)
+    tried = squash(raw[0].detach()).sum((1, 2, 3)).cpu()
+    return Inverted(best[0].squeeze(1), best[1], size, tried, finished)
 
 
 def squash(raw: Tensor) -> Tensor:

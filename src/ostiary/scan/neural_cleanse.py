@@ -1,5 +1,6 @@
 """Neural Cleanse: reverse a small trigger for every class and look for a class whose trigger is far too small."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -24,8 +25,11 @@ from ostiary.training.loop import has_fast_bf16
 ARTIFACT = "neural-cleanse"
 CPU_IMAGES = {torch.bfloat16: 160, torch.float32: 64}
 """Images in one forward pass on a CPU: more classes at once stop paying there (see benchmarks)."""
+BF16_TOLERANCE = 0.1
+"""How far probabilities in bf16 may lie from those in fp32."""
 CUDA_VALUES = 2**25
 """Input values in one forward pass on a CUDA device: 10,922 images of 3x32x32, 222 of 3x224x224."""
+FIELDS = tuple(field.name for field in dataclasses.fields(Inverted))
 MAX_INDEX = 1e3
 """Stands in for an infinite index (no deviation among the other classes)."""
 
@@ -90,10 +94,7 @@ class NeuralCleanse:
         return evidence
 
     def _invert(self, model: TorchClassifier, x: Images, y: Labels, run: Run) -> Inverted:
-        bf16 = self.bf16 and has_fast_bf16(run.device)
-        dtype = torch.bfloat16 if bf16 else torch.float32
-        frozen = fused_inference(model)
-        frozen.module.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        frozen, dtype = _frozen(model, bf16=self.bf16 and has_fast_bf16(run.device))
         schedule = Schedule(
             rounds=max(1, self.steps // self.batches_per_round),
             batches_per_round=self.batches_per_round,
@@ -115,9 +116,20 @@ class NeuralCleanse:
             )
             for number, group in enumerate(groups)
         ]
-        return Inverted(
-            *(torch.cat([getattr(part, name) for part in parts]) for name in ("mask", "pattern", "size", "finished"))
-        )
+        return Inverted(*(torch.cat([getattr(part, name) for part in parts]) for name in FIELDS))
+
+
+def _frozen(model: TorchClassifier, *, bf16: bool) -> tuple[TorchClassifier, torch.dtype]:
+    """A fused copy, in bf16 where the model bears it: the user's own code may hold constants in fp32."""
+    if bf16:
+        frozen, plain = fused_inference(model), model.predict(model.probe())
+        frozen.module.to(dtype=torch.bfloat16, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        try:
+            if bool((frozen.predict(frozen.probe()) - plain).abs().max() <= BF16_TOLERANCE):
+                return frozen, torch.bfloat16
+        except RuntimeError:  # torch's word for operands of different types
+            pass
+    return fused_inference(model, channels_last=True), torch.float32
 
 
 def _flips(model: TorchClassifier, found: Inverted, x: Images, y: Labels) -> list[Rate]:
@@ -136,7 +148,7 @@ def _flips(model: TorchClassifier, found: Inverted, x: Images, y: Labels) -> lis
 def _evidence(found: Inverted, search: list[Rate], held_out: list[Rate]) -> ModelEvidence:
     sizes = torch.where(found.finished, found.size, float("nan")).double().numpy()
     index = np.clip(anomaly_index(sizes), -MAX_INDEX, MAX_INDEX)
-    ratio = size_ratio(sizes)
+    ratio = size_ratio(sizes, torch.where(found.finished, found.tried, float("nan")).double().numpy())
     rows, candidates = [], []
     for label in range(len(sizes)):
         rates = {"flip_search": search[label], "flip_held_out": held_out[label]}

@@ -25,8 +25,14 @@ def anomaly_index(sizes: np.ndarray) -> np.ndarray:
     return index
 
 
-def size_ratio(sizes: np.ndarray) -> np.ndarray:
-    """How many times smaller each mask is than the median mask; [k], NaN where `sizes` is."""
-    if np.isnan(sizes).all():
+def size_ratio(sizes: np.ndarray, tried: np.ndarray) -> np.ndarray:
+    """How many times smaller each mask is than the median mask; [k], NaN where `sizes` is.
+
+    `tried` [k] is the size of the last mask that was tried for each class. Where a class has no mask
+    that works, even this one was too small: it stands in for the class in the median. NaN leaves the
+    class out.
+    """
+    known = np.where(np.isnan(sizes), tried, sizes)
+    if np.isnan(known).all():
         return sizes
-    return np.asarray(np.nanmedian(sizes) / np.maximum(sizes, 1e-3))
+    return np.asarray(np.nanmedian(known) / np.maximum(sizes, 1e-3))
