@@ -80,12 +80,33 @@ def test_convolution_as_head() -> None:
     assert last_conv_name(classifier) == "2"
 
 
+class Double(nn.Module):
+    """Stands between the last layer and the softmax, so that no layer gives the logits."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+
 def test_model_that_gives_probabilities() -> None:
-    module = tiny(nn.Linear(4, 2), nn.Softmax(dim=1))
+    module = tiny(nn.Linear(4, 2), Double(), nn.Softmax(dim=1))
     classifier = TorchClassifier(module, 2, SHAPE)
     assert classifier.caution is not None and "probabilities" in classifier.caution
     torch.testing.assert_close(classifier.predict(images()), module(images()))
     assert TorchClassifier(module[:-1], 2, SHAPE).caution is None
+
+
+def test_the_logits_before_a_softmax_are_used_and_keep_their_gradient() -> None:
+    module = tiny(nn.Linear(4, 2), nn.Softmax(dim=1))
+    module[-2].weight.data.mul_(1e4)  # so certain that the logarithm of a probability would be flat
+    classifier, plain = TorchClassifier(module, 2, SHAPE), TorchClassifier(module[:-1], 2, SHAPE)
+    assert classifier.caution is None
+    x = images()
+    torch.testing.assert_close(classifier.logits(x), plain.logits(x))
+    torch.testing.assert_close(classifier.predict(x), module(x))
+    x.requires_grad_()
+    classifier.logits(x)[:, 0].sum().backward()
+    assert x.grad is not None and float(x.grad.abs().max()) > 0
+    assert not any(layer._forward_hooks for layer in module.modules())
 
 
 def test_no_head_is_an_error_only_for_features() -> None:

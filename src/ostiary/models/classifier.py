@@ -53,7 +53,8 @@ class TorchClassifier:
         output = self._first_output()
         self.classes = _class_names(classes, output.shape[1])
         self._probabilities = _are_probabilities(output)
-        self.caution = FROM_PROBABILITIES if self._probabilities else None
+        self._logit_layer = self._layer_before_softmax() if self._probabilities else None
+        self.caution = FROM_PROBABILITIES if self._probabilities and self._logit_layer is None else None
 
     @property
     def device(self) -> torch.device:
@@ -99,6 +100,8 @@ class TorchClassifier:
 
         Raises ModelError when the channels or the size of `x` are not the model's.
         """
+        if self._logit_layer is not None:
+            return self._output_of(self._logit_layer, x)
         output: Tensor = self.module(self._normalised(x))
         return output.clamp(min=1e-12).log() if self._probabilities else output
 
@@ -166,6 +169,26 @@ class TorchClassifier:
         """Move the weights to `device`, in place; returns itself."""
         self.module.to(device)
         return self
+
+    def _layer_before_softmax(self) -> str | None:
+        """The layer whose output, through a softmax, is what the module returns; None when there is none."""
+        calls, output = trace(self.module, self.probe_normalised())
+        name = head_of(calls, output)
+        found = next((call.output for call in reversed(calls) if call.name == name), None)
+        if found is None or found.numel() != output.numel():
+            return None
+        same = torch.allclose(found.reshape_as(output).float().softmax(dim=1), output.float(), atol=1e-4)
+        return name if same else None
+
+    def _output_of(self, name: str, x: Images) -> Tensor:
+        """What the layer `name` gives for `x` in one forward pass, [n, k]."""
+        caught: list[Tensor] = []
+        handle = self.module.get_submodule(name).register_forward_hook(lambda _, __, output: caught.append(output))
+        try:
+            self.module(self._normalised(x))
+        finally:
+            handle.remove()
+        return caught[-1].flatten(1)
 
     def _normalised(self, x: Images) -> Images:
         if tuple(x.shape[1:]) != self.input_shape:
