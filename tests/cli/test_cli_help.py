@@ -153,8 +153,8 @@ def test_config_shows_the_origin_of_every_setting(
     ("name", "text", "error"),
     [
         ("ostiary.toml", "sed = 3", "'ostiary.toml' has the unknown key 'sed'"),
-        ("ostiary.toml", "seed = 1.5", "'seed' takes a whole number, not 1.5"),
-        ("ostiary.toml", "seed = true", "'seed' takes a whole number, not True"),
+        ("ostiary.toml", "seed = 1.5", "'seed' takes a whole number from 0 on, not 1.5"),
+        ("ostiary.toml", "seed = true", "'seed' takes a whole number from 0 on, not True"),
         ("ostiary.toml", 'preset = "all"', "'preset' takes quick, standard, thorough"),
         ("ostiary.toml", "x = [", "cannot read 'ostiary.toml'"),
         ("pyproject.toml", "tool = 3", "is no table"),

@@ -236,8 +236,10 @@ def test_exit_codes(defended: tuple[Path, dict[str, Result]]) -> None:
     assert exit_code(both, "backdoor", named=False) == 3
     assert exit_code(both.model_copy(update={"interrupted": True}), "note", named=False) == 130
     skipped = cut.coverage.model_copy(update={"partial": (), "ok": ("a",), "skipped": ("b",)})
-    some = cut.model_copy(update={"coverage": skipped})
+    some = cut.model_copy(update={"coverage": skipped, "verdict": "none-found"})
     assert [exit_code(some, "suspect", named=named) for named in (False, True)] == [0, 3]
+    unscored = some.model_copy(update={"verdict": "incomplete"})
+    assert exit_code(unscored, "suspect", named=False) == 3, "a class that was left unscored is no pass"
     assert "\\x1b[2Jclass 0" in render_text(both)  # what a hostile file says cannot steer the terminal
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import pytest
 
 from ostiary.core.card import Card, Have, Limit, Needs
-from ostiary.core.errors import DataError, NotMet
+from ostiary.core.errors import DataError, FormatError, ModelError, NotMet, OstiaryError, OutOfTime, OutputError
 from ostiary.core.execute import Outcome, execute, params_of
 from ostiary.core.records import ClassScore, MethodResult, ModelEvidence, RatesEvidence
 from ostiary.core.run import Run
@@ -156,3 +156,40 @@ def test_call_names_the_verb() -> None:
             return RatesEvidence()
 
     assert execute(Fitter(), "s", run=Run(), have=Have(access="labels"), call="fit").result.status == "ok"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ends:
+    """Ends with the error it is given."""
+
+    card: ClassVar[Card] = Card(id="scan.ends", summary="", paper="", needs=Needs(), cost="")
+
+    error: Any
+
+    def scan(self, *args: Any, run: Run) -> ModelEvidence:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "raised"),
+    [
+        (FormatError("torn"), "failed", True),
+        (DataError("odd"), "failed", True),
+        (OutputError("full"), "failed", True),
+        (ModelError("diverged"), "failed", False),
+        (OutOfTime("late"), "partial", False),
+    ],
+)
+def test_what_is_wrong_with_an_input_is_handed_on_and_what_is_wrong_with_a_method_is_not(
+    error: OstiaryError, status: str, raised: bool
+) -> None:
+    outcome = execute(Ends(error=error), run=Run(), have=Have())
+    assert outcome.result.status == status and outcome.result.reason == str(error)
+    assert (outcome.error is error) is raised
+
+
+def test_work_that_is_worth_nothing_unfinished_ends_at_the_deadline() -> None:
+    run = Run(deadline=0.0)
+    with pytest.raises(OutOfTime, match="at 1 of 3"):
+        run.step(1, 3, "work")
+    run.step(3, 3, "work")

@@ -94,6 +94,10 @@ def test_truth_and_sealed_modules_are_out_of_reach(place: Path) -> None:
         held("hard link", lambda: os.link("set.parquet.truth/truth.json", "plain/hard"))
         held("new link", lambda: os.symlink("set.parquet.truth", "plain/soft"))
         held("write", lambda: open("set.parquet.truth/new", "w"))
+        import subprocess
+        held("child", lambda: subprocess.run(["cat", "set.parquet.truth/truth.json"]))
+        held("shell", lambda: os.system("cat set.parquet.truth/truth.json"))
+        held("child within", lambda: subprocess.run(["cat", "truth.json"], cwd="set.parquet.truth"))
         os.chdir("set.parquet.truth")
         held("from within", lambda: open("truth.json"))
         held("within listdir", lambda: os.listdir())
@@ -101,7 +105,7 @@ def test_truth_and_sealed_modules_are_out_of_reach(place: Path) -> None:
         place,
     )
     assert [line for line in lines if not line.startswith("held ")] == []
-    assert len(lines) == 28
+    assert len(lines) == 31
     assert sorted(path.name for path in (place / "plain").iterdir()) == ["a.txt"]
 
 

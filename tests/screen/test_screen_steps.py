@@ -5,7 +5,7 @@ import pytest
 from sklearn.cluster import KMeans
 
 from ostiary.screen.activation_clustering import MAX_SILHOUETTE, ActivationClustering, _sample
-from ostiary.screen.classes import reclassify
+from ostiary.screen.classes import _alike, reclassify
 from ostiary.screen.parting import part_line, two_means
 from ostiary.screen.spectral_signatures import _split
 
@@ -89,3 +89,9 @@ def test_reclassification_tells_a_group_of_its_label_from_one_that_belongs_elsew
     own[60:75] = True
     assert reclassify(thumbnails, labels, foreign)[0] == pytest.approx(0)
     assert reclassify(thumbnails, labels, own)[1] == pytest.approx(1, abs=0.05)
+
+
+def test_samples_that_are_all_alike_are_left_unscored() -> None:
+    assert _alike(np.full((20, 4), 3.0, np.float32))
+    assert _alike(np.full((20, 4), 3.0, np.float32) + np.float32(1e-6) * np.arange(20, dtype=np.float32)[:, None])
+    assert not _alike(two_groups(40, 0.2)[0])

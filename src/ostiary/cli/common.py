@@ -49,7 +49,9 @@ def global_options() -> Callable[[F], F]:
 def run_options() -> Callable[[F], F]:
     """Seed, device, time limit, and the global options."""
     return stack(
-        click.option("--seed", type=int, default=None, help="Seed of every random choice.  [default: 0]"),
+        click.option(
+            "--seed", type=click.IntRange(min=0), default=None, help="Seed of every random choice.  [default: 0]"
+        ),
         click.option("--device", default=None, help="cpu, cuda or cuda:N.  [default: cpu]"),
         click.option("--time-limit", type=float, default=None, metavar="SECONDS", help="Stop methods after this."),
         global_options(),
@@ -249,21 +251,28 @@ def exit_code(record: "Record", fail_on: str, *, named: bool) -> int:
     if any(level >= lowest for level in levels) or "refused" in record.config:
         return 1
     coverage = record.coverage
-    incomplete = coverage.failed or coverage.partial or (named and coverage.skipped) or not coverage.ok
-    return 3 if incomplete else 0
+    unfinished = coverage.failed or coverage.partial or (named and coverage.skipped) or not coverage.ok
+    return 3 if unfinished or record.verdict == "incomplete" else 0
+
+
+def open_test(spec: str) -> Any:
+    """The set that a command names: its test part where it has two, else the whole of it."""
+    from ostiary.core.errors import NoPart
+    from ostiary.data import open_data
+
+    try:
+        return open_data(spec, "test")
+    except NoPart:
+        return open_data(spec)
 
 
 def open_trusted(spec: str | None, limit: int | None, seed: int) -> Any:
     """The trusted set that a command names (its test part where it has two), cut to `limit` samples; None for none."""
-    from ostiary.core.errors import DataError
-    from ostiary.data import open_data, trusted_subset
+    from ostiary.data import trusted_subset
 
     if spec is None:
         return None
-    try:
-        data = open_data(spec, "test")
-    except DataError:
-        data = open_data(spec)
+    data = open_test(spec)
     return trusted_subset(data, min(limit, len(data)), seed) if limit is not None else data
 
 

@@ -62,10 +62,13 @@ def command(ctx: click.Context, /, data: str, **o: Any) -> None:
             common.show_plan("screen", Have(access="gradients", training_data=True), **chosen)
             return
         record = screen_data(opened, model, options=options, **chosen)
-    if o["export_suspects"]:
+    finished = not record.interrupted and bool(record.coverage.ok)
+    if o["export_suspects"] and finished:
         _export_suspects(record, opened, Path(o["export_suspects"]))
-    if o["export_kept"]:
+    if o["export_kept"] and finished:
         _export_kept(record, opened, Path(o["export_kept"]))
+    if any(exports) and not finished:
+        call.note("nothing was exported: no method finished, or the run was interrupted")
     sys.exit(common.conclude(record, call, reports=reports, exit_zero=o["exit_zero"], named=bool(o["methods"])))
 
 
@@ -86,12 +89,9 @@ def _export_suspects(record: "Record", data: "ImageSet", path: Path) -> None:
 
 
 def _export_kept(record: "Record", data: "ImageSet", path: Path) -> None:
-    from ostiary.core.errors import DataError
     from ostiary.data import write_parquet
 
     marks = [suspected for _, _, suspected, _ in _artifacts(record)]
-    if not marks:
-        raise DataError("no method finished, so nothing can be called kept")
     write_parquet(path, data.subset(np.flatnonzero(~np.any(marks, axis=0)).tolist()))
 
 

@@ -113,6 +113,8 @@ def _as_kind(key: str, value: Any, where: str) -> Any:
         if isinstance(value, bool) or (kind is int and isinstance(value, float)):
             raise TypeError
         converted = kind(value)
+        if key == "seed" and converted < 0:
+            raise ValueError
     except (KeyError, TypeError, ValueError):
         raise ConfigError(f"{where}: '{key}' takes {_article(kind)}, not {value!r}") from None
     if key in CHOICES and converted not in CHOICES[key]:
@@ -121,4 +123,4 @@ def _as_kind(key: str, value: Any, where: str) -> Any:
 
 
 def _article(kind: type) -> str:
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
+    return {int: "a whole number from 0 on", float: "a number", bool: "true or false", str: "text"}[kind]

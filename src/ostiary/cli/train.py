@@ -51,7 +51,7 @@ def command(ctx: click.Context, /, data: str, **o: Any) -> None:
             arch=o["arch"],
             width=o["width"],
             recipe=recipe,
-            test=open_data(o["test"], "test") if o["test"] else None,
+            test=common.open_test(o["test"]) if o["test"] else None,
             checkpoint=Path(o["checkpoint"]) if o["checkpoint"] else None,
             options=options,
         )

@@ -110,8 +110,9 @@ CODES: dict[str, Code] = {
         ),
         Code(
             "OS906",
-            "class too small to split",
-            "A class has too few samples for this method; it was left unscored.",
+            "class cannot be split",
+            "A class has too few samples for this method, or samples that are all alike to the model; it was left "
+            "unscored.",
             "screen.activation-clustering, screen.spectral-signatures",
             "none: this is a caution about our own measurement",
             "gather more samples of the class, or look at them by eye",
@@ -140,6 +141,14 @@ CODES: dict[str, Code] = {
             "ostiary repair",
             "none: this is a caution about our own measurement",
             "give more trusted samples, or measure the repaired model with `ostiary evaluate`",
+        ),
+        Code(
+            "OS910",
+            "repair without a whole scan",
+            "The scan before the repair left classes unexamined, so a trigger that it did not find may be there.",
+            "ostiary repair",
+            "none: this is a caution about our own measurement",
+            "scan the model again with more time, steps or trusted samples, and repair with --scan",
         ),
     )
 }

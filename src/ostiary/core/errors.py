@@ -24,6 +24,10 @@ class DataError(OstiaryError):
     """A data set was read but cannot be used: labels, sizes, channels, classes."""
 
 
+class NoPart(DataError):
+    """A data set has no part of the kind asked for."""
+
+
 class ModelError(OstiaryError):
     """A model was read but cannot be used: keys, shapes, NaN weights, classes."""
 
@@ -42,6 +46,12 @@ class MissingExtra(OstiaryError):
 
 class NotMet(OstiaryError):
     """A method's needs are not met by what was given; `execute` records it as skipped."""
+
+    exit_code = 3
+
+
+class OutOfTime(OstiaryError):
+    """The time limit passed before a result was there; `execute` records it as partial."""
 
     exit_code = 3
 

@@ -13,19 +13,27 @@ import torch
 
 from ostiary.core.card import Card, Have
 from ostiary.core.decide import decide
-from ostiary.core.errors import NotMet, OstiaryError
+from ostiary.core.errors import DataError, FormatError, NotMet, OstiaryError, OutOfTime, OutputError
 from ostiary.core.records import EVIDENCE, Evidence, MethodResult, ModelEvidence, SampleEvidence, Status
 from ostiary.core.run import Run
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A method's result for the record, and the value it made (a repaired model, a fitted guard)."""
+    """A method's result for the record, and the value it made (a repaired model, a fitted guard).
+
+    `error` is set when an input or output turned out to be unusable: no failure of the method's own,
+    so the caller raises it once the result is kept.
+    """
 
     result: MethodResult
     value: Any = None
     interrupted: bool = False
+    error: OstiaryError | None = None
 
+
+STATUS_OF: dict[type[OstiaryError], Status] = {NotMet: "skipped", OutOfTime: "partial"}
+"""Errors that are no failure of the method."""
 
 Summarise = Callable[[Any, Run], Evidence]
 
@@ -50,9 +58,9 @@ def execute(
     """Call `method`'s verb on `subjects` and turn whatever happens into a MethodResult.
 
     Unmet needs give `skipped` with the reason, an exception `failed`, a passed deadline that left
-    classes unexamined `partial`, Ctrl-C `partial` and `interrupted`. `summarise` makes the evidence
-    of verbs whose value is not evidence itself. `call` names the verb where it differs from the
-    card's (a guard is fitted).
+    classes unexamined or the work unfinished `partial`, Ctrl-C `partial` and `interrupted`.
+    `summarise` makes the evidence of verbs whose value is not evidence itself. `call` names the verb
+    where it differs from the card's (a guard is fitted).
     """
     card: Card = method.card
     unmet = card.needs.unmet(have)
@@ -66,12 +74,14 @@ def execute(
         evidence: Evidence = summarise(value, run) if summarise else value
         if not isinstance(evidence, EVIDENCE):
             raise TypeError(f"'{card.id}' gave {type(evidence).__name__}, not evidence")
+        findings = decide(evidence, card, classes)
     except KeyboardInterrupt:
         seconds = time.perf_counter() - begun
         return Outcome(_result(method, run, "partial", seconds, reason="interrupted"), interrupted=True)
     except OstiaryError as error:
-        status: Status = "skipped" if isinstance(error, NotMet) else "failed"
-        return Outcome(_result(method, run, status, time.perf_counter() - begun, reason=str(error)))
+        status: Status = next((word for kind, word in STATUS_OF.items() if isinstance(error, kind)), "failed")
+        unusable = error if isinstance(error, FormatError | DataError | OutputError) else None
+        return Outcome(_result(method, run, status, time.perf_counter() - begun, reason=str(error)), error=unusable)
     except Exception as error:
         if os.environ.get("OSTIARY_DEBUG") == "1":
             raise
@@ -88,7 +98,6 @@ def execute(
         reason="the time limit cut coverage" if cut else None,
         evidence=evidence,
     )
-    findings = decide(evidence, card, classes)
     return Outcome(result.model_copy(update={"findings": findings}), value)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from ostiary.core.errors import OutOfTime
 from ostiary.core.records import Caution
 
 Progress = Callable[[int, int, str], None]
@@ -39,6 +40,15 @@ class Run:
     def progress(self, done: int, total: int, label: str) -> None:
         """Tell how far the work is."""
         self.on_progress(done, total, label)
+
+    def step(self, done: int, total: int, label: str) -> None:
+        """Tell how far the work is, where only finished work is worth something.
+
+        Raises OutOfTime once the deadline has passed with work left.
+        """
+        self.progress(done, total, label)
+        if done < total and self.out_of_time:
+            raise OutOfTime(f"the time limit passed during {label}, at {done} of {total}", hint="raise --time-limit")
 
     @property
     def out_of_time(self) -> bool:

@@ -6,8 +6,10 @@ hook refuses to import a sealed module and to open or list its code or a truth f
 cannot be opened again in that process. `SealedProcess` gives one to code that needs both
 sides (the demo, the bench).
 
-Limit: the hook sees what Python code opens. A C or Rust extension that opens a file by itself is
-not seen; truth paths are therefore never passed to a sealed process either.
+Limit: the hook sees what Python code opens, and child processes whose command names a truth folder.
+A C or Rust extension that opens a file by itself (safetensors, Arrow, torch's mapped files) is not
+seen, nor is a child that finds the folder on its own; truth paths are therefore never passed to a
+sealed process either.
 """
 
 import multiprocessing
@@ -33,6 +35,7 @@ _SEALED_FOLDERS = tuple(os.path.join(_PACKAGE, *name.split(".")[1:], "") for nam
 
 _closed = False
 _FILE_EVENTS = frozenset({"open", "os.listdir", "os.scandir", "shutil.copyfile", "os.rename", "os.link", "os.symlink"})
+_PROCESS_EVENTS = frozenset({"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn"})
 
 
 def _is_sealed(module: str) -> bool:
@@ -54,6 +57,9 @@ def _sealed_part(path: object) -> str | None:
 def _watch(event: str, args: tuple[Any, ...]) -> None:
     if event == "import" and args and isinstance(args[0], str) and _is_sealed(args[0]):
         raise SealBroken(f"a defence process may not import '{args[0]}'", hint=IMPORT_HINT)
+    # The environment, a dict, may name anything.
+    if event in _PROCESS_EVENTS and TRUTH_SUFFIX in repr([arg for arg in args if not isinstance(arg, dict)]):
+        raise SealBroken("a defence process may not start another one on sealed truth", hint=HINT)
     if event in _FILE_EVENTS:
         for arg in args[:2]:
             if part := _sealed_part(arg):

@@ -105,7 +105,10 @@ class Session:
     def execute(
         self, method: Any, *subjects: Any, have: Have, summarise: Summarise | None = None, call: str | None = None
     ) -> Outcome:
-        """Execute one method and keep its result, artifacts and limits at once."""
+        """Execute one method and keep its result, artifacts and limits at once.
+
+        Raises what made an input or output unusable, after it was kept as the reason of the failure.
+        """
         run = self.run.child()
         outcome = execute(method, *subjects, run=run, have=have, classes=self.classes, summarise=summarise, call=call)
         limits = {limit.measure: {"low": limit.low, "high": limit.high} for limit in method.card.limits}
@@ -116,6 +119,8 @@ class Session:
         self.interrupted |= outcome.interrupted
         self.folder.keep(run.artifacts)
         self.write()
+        if outcome.error is not None:
+            raise outcome.error
         return outcome
 
     def caution(self, code: str, text: str) -> None:

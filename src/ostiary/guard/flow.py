@@ -14,7 +14,7 @@ from ostiary.core.session import Options
 from ostiary.core.types import Images, Scores
 from ostiary.data import ImageSet
 from ostiary.guard.strip import ARTIFACT
-from ostiary.inputs import check_fit, have_of, start
+from ostiary.inputs import check_shape, have_of, start
 from ostiary.models.classifier import TorchClassifier
 
 LISTED = 1000
@@ -48,9 +48,12 @@ def fit(
 
 
 def score(model: TorchClassifier, guard: FittedGuard[Images], data: ImageSet, *, options: Options) -> Record:
-    """Score every sample of `data`; those above the guard's limit are findings. Raises as `check_model`."""
+    """Score every sample of `data`; those above the guard's limit are findings; labels are not used.
+
+    Raises as `check_model`, and DataError for images of another shape than the model's.
+    """
     guard.check_model(model)
-    check_fit(model, data)
+    check_shape(model, data)
     have = Have(access="gradients", modality="images", trusted_per_class=guard.card.needs.trusted_per_class)
     session = start("guard", model, options, {"method": guard.card.id}, [guard.card.id], data=data)
 

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 import torch
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ostiary.core.card import Card, Needs
@@ -101,7 +101,7 @@ class FittedStrip:
         for x, _ in data.batches(SCORED_AT_ONCE):
             found.append(self.score(model, x.to(run.device)))
             done += len(x)
-            run.progress(done, len(data), "strip")
+            run.step(done, len(data), "strip")
         return torch.cat(found) if found else torch.empty(0)
 
     def save(self, path: Path, /) -> None:
@@ -114,7 +114,8 @@ class FittedStrip:
             "false_rejection": self.false_rejection.model_dump_json() if self.false_rejection else "null",
         }
         with atomic(path) as temporary:
-            save_file({"overlays": self.overlays.contiguous()}, temporary, metadata)
+            # Through bytes: safetensors has an error of its own for a full disk.
+            temporary.write_bytes(save({"overlays": self.overlays.contiguous()}, metadata))
 
     @classmethod
     def load(cls, path: Path, /) -> "FittedStrip":

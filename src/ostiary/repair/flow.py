@@ -1,5 +1,7 @@
 """The repair verb: scan (or take a scan), repair, compare on trusted images kept apart, scan again, write."""
 
+import dataclasses
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ import torch
 from scipy.stats import binom
 
 from ostiary.core.catalog import make, resolve
+from ostiary.core.decide import verdict
 from ostiary.core.errors import DataError, FormatError
 from ostiary.core.files import refuse_existing
 from ostiary.core.plan import plan
@@ -49,14 +52,18 @@ def repair(
     first. Without `method`, a recovered trigger is unlearned, and a model without one is fine-pruned.
     Nothing is written when accuracy falls by more than `max_loss` points and by more than chance explains
     on that many images; a fall that could be chance is a caution.
-    The record's verdict is that of the scan of the repaired model. Raises OstiaryError for unusable
+    The record's verdict is that of the scan of the repaired model, for which all trusted images serve,
+    those that the repair learned from among them. Raises OstiaryError for unusable
     inputs.
     """
     refuse_existing(out)
     have_of(model, trusted)
     extra = {resolve("repair", name): dict(values) for name, values in (params or {}).items()}
     named = resolve("repair", method) if method else None
+    begun = time.monotonic()
     before = _scan(model, trusted, options) if scan is None else _read_scan(scan, model)
+    if options.time_limit is not None:
+        options = dataclasses.replace(options, time_limit=max(0.0, options.time_limit - (time.monotonic() - begun)))
     evidence = _found(before)
     chosen = named or (WITH_TRIGGER if evidence.candidates else WITHOUT_TRIGGER)
     built = make("repair", chosen, extra.pop(chosen, {}))
@@ -66,6 +73,8 @@ def repair(
     have = have_of(model, tune, trigger=bool(evidence.candidates))
     asked = [chosen, *(scanner.card.id for scanner in plan("scan"))]
     session = start("repair", model, options, {"max_loss": max_loss, "method": chosen}, asked, trusted=trusted)
+    if verdict(before, session.classes) == "incomplete":
+        session.caution("OS910", f"the scan before the repair did not examine every class; {chosen} was chosen without")
 
     def summarise(value: Repaired, run: Run) -> RepairEvidence:
         return compare(model, value, evidence.candidates, check)

@@ -57,23 +57,26 @@ def fine_tune(
     rng = run.generator(label)
     module.train()
     step = 0
-    for _ in range(tuning.epochs):
-        order = torch.randperm(len(labels), generator=rng)
-        for rows in order.split(tuning.batch):
-            if len(rows) < 2:
-                continue
-            x = crop_flip(pixels[rows], padding=tuning.padding, flip=False, rng=rng).to(run.device).float() / 255.0
-            want = labels[rows].to(run.device) if teacher is None else teacher(x)
-            x = x if change is None else change(x, rng)
-            with autocast(run.device, "auto"):
-                logits = model.logits(x)
-            loss = cross_entropy(logits.float(), want)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            if after_step is not None:
-                after_step()
-            schedule.step()
-            step += 1
-            run.progress(min(step, steps), steps, label)
+    with torch.random.fork_rng():
+        # Dropout draws from the global generator, which must depend on the seed alone.
+        torch.manual_seed(run.seed)
+        for _ in range(tuning.epochs):
+            order = torch.randperm(len(labels), generator=rng)
+            for rows in order.split(tuning.batch):
+                if len(rows) < 2:
+                    continue
+                x = crop_flip(pixels[rows], padding=tuning.padding, flip=False, rng=rng).to(run.device).float() / 255.0
+                want = labels[rows].to(run.device) if teacher is None else teacher(x)
+                x = x if change is None else change(x, rng)
+                with autocast(run.device, "auto"):
+                    logits = model.logits(x)
+                loss = cross_entropy(logits.float(), want)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                if after_step is not None:
+                    after_step()
+                schedule.step()
+                step += 1
+                run.step(min(step, steps), steps, label)
     module.eval()

@@ -17,6 +17,9 @@ from ostiary.screen.features import features_of
 MIN_MEMBERS = 10
 """Fewer samples of a class than this cannot be told apart; the class is left unscored."""
 
+SAME = 1e-4
+"""Features that differ by less than this share of the largest are equal."""
+
 NEIGHBOURS = 5
 MAX_RECLASSIFIED = 1000
 ROWS_AT_ONCE = 50
@@ -50,7 +53,7 @@ def screen_classes(
 ) -> SampleScores:
     """Part every class with `split(features [m, d], seed)` and collect scores, measures and a scatter.
 
-    Classes with fewer than MIN_MEMBERS samples are unscored, with a caution.
+    Classes with fewer than MIN_MEMBERS samples, or whose samples are all alike, are unscored, with a caution.
     """
     whole, labels = features_of(model, data, run), data.labels.numpy()
     scores = np.full(len(labels), np.nan)
@@ -61,6 +64,10 @@ def screen_classes(
         members = np.flatnonzero(labels == label)
         if len(members) < MIN_MEMBERS:
             run.caution("OS906", f"class {label} has {len(members)} samples, too few to split; left unscored")
+            rows.append(ClassScore(label=label, score=None, measures={"n": len(members)}))
+            continue
+        if _alike(whole.features[members]):
+            run.caution("OS906", f"class {label}: its {len(members)} samples are all alike to the model; left unscored")
             rows.append(ClassScore(label=label, score=None, measures={"n": len(members)}))
             continue
         part = split(whole.features[members], run.seed)
@@ -82,6 +89,11 @@ def screen_classes(
     support = reclassify(whole.thumbnails, labels, suspected)
     rows = [_supported(row, support[row.label]) if row.label in support else row for row in rows]
     return SampleScores(tuple(data.ids), torch.from_numpy(scores).float(), suspected, tuple(rows), nearest)
+
+
+def _alike(features: np.ndarray) -> bool:
+    """Whether nothing but rounding tells the samples apart, which no cut may rest on."""
+    return bool(np.ptp(features, axis=0).max() <= SAME * max(float(np.abs(features).max()), 1e-12))
 
 
 def _supported(row: ClassScore, support: float) -> ClassScore:

@@ -43,7 +43,7 @@ def features_of(model: TorchClassifier, data: LabelledSet[Images], run: Run) -> 
             features, thumbnails = (np.empty((len(data), t.shape[1]), np.float32) for t in (part, small))
         features[done : done + len(x)], thumbnails[done : done + len(x)] = part.numpy(), small.numpy()
         done += len(x)
-        run.progress(done, len(data), "features")
+        run.step(done, len(data), "features")
     found = SetFeatures(features, thumbnails)
     _kept[model] = (key, found)
     return found

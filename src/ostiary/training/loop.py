@@ -1,5 +1,6 @@
 """The training loop: uint8 pixels in memory, batched augmentation, OneCycle, bf16 where the hardware has it."""
 
+import io
 import zipfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -154,7 +155,7 @@ def _train_epoch(
             total += loss.detach() * len(y)
             right += (logits.argmax(1) == y).sum()
             seen += len(y)
-            run.progress(epoch * steps + step + 1, recipe.epochs * steps, "training")
+            run.step(epoch * steps + step + 1, recipe.epochs * steps, "training")
     mean = float(total / seen)
     if not torch.isfinite(torch.tensor(mean)):
         raise ModelError(
@@ -184,8 +185,11 @@ class _Progress:
             "losses": losses,
             "accuracies": accuracies,
         }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
         with atomic(self.path, replace=True) as temporary:
-            torch.save(state, temporary)
+            # Through bytes: torch has an error of its own for a full disk.
+            temporary.write_bytes(buffer.getbuffer())
 
     def resume(self) -> tuple[list[float], list[float]]:
         if self.path is None or not self.path.exists():

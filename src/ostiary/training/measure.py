@@ -24,7 +24,7 @@ def predictions(model: Predictor[Images], data: LabelledSet[Images], /, *, run: 
         found.append(model.predict(x).argmax(1).cpu())
         done += len(x)
         if run is not None:
-            run.progress(done, len(data), "predicting")
+            run.step(done, len(data), "predicting")
     return torch.cat(found) if found else torch.empty(0, dtype=torch.long)
 
 
