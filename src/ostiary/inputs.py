@@ -32,20 +32,37 @@ def open_set(data: ImageSet | str | Path) -> ImageSet:
     return open_data(data) if isinstance(data, str | Path) else data
 
 
-def check_fit(model: Predictor[Any], data: ImageSet) -> None:
-    """Raise DataError when `data` cannot be this model's input: shape or number of classes."""
-    require_classes(data)
+def check_shape(model: Predictor[Any], data: ImageSet) -> None:
+    """Raise DataError when the images of `data` are not of the model's shape."""
     if isinstance(model, TorchClassifier) and tuple(data.shape) != tuple(model.input_shape):
         given, want = ("x".join(map(str, shape)) for shape in (data.shape, model.input_shape))
         raise DataError(
             f"'{data.name}' has images of {given} (channels x height x width), the model takes {want}",
             hint="resize the images, or say what the model takes with --input",
         )
+
+
+def check_fit(model: Predictor[Any], data: ImageSet) -> None:
+    """Raise DataError when `data` cannot be this model's trusted or test set: shape, number or order of classes."""
+    require_classes(data)
+    check_shape(model, data)
     if len(data.classes) != len(model.classes):
         raise DataError(
             f"'{data.name}' has {len(data.classes)} classes, the model {len(model.classes)}",
             hint="give data of the same task, every class named, in the order the model was trained with",
         )
+    ours, theirs = tuple(data.classes), tuple(model.classes)
+    # Mere numbers are no names: a model of eleven folders 0 to 10 may well have been trained in their order as text.
+    if theirs != _numbers(model) and ours != theirs and set(ours) == set(theirs):
+        at = next(index for index, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
+        raise DataError(
+            f"'{data.name}' names class {at} '{ours[at]}', the model '{theirs[at]}': the same classes in another order",
+            hint="number the labels in the model's order and name the classes so",
+        )
+
+
+def _numbers(model: Predictor[Any]) -> tuple[str, ...]:
+    return tuple(map(str, range(len(model.classes))))
 
 
 def have_of(model: Predictor[Any], trusted: ImageSet | None, *, trigger: bool = False) -> Have:
@@ -84,14 +101,18 @@ def start(
     if arch and is_user_arch(arch):
         session.caution("OS907", f"the architecture '{arch}' is the user's own code and was run")
     if trusted is not None:
-        _check_trusted(session, model, trusted)
+        try:
+            _check_trusted(session, model, trusted)
+        except KeyboardInterrupt:
+            session.interrupted = True
+            session.finish()
+            raise
     return session
 
 
 def class_names(model: Predictor[Any], data: ImageSet | None) -> tuple[str, ...]:
     """The model's class names, or the data's where the model only numbers its classes."""
-    numbered = tuple(map(str, range(len(model.classes))))
-    if tuple(model.classes) == numbered and data is not None:
+    if tuple(model.classes) == _numbers(model) and data is not None:
         return tuple(data.classes)
     return tuple(model.classes)
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ostiary.core.errors import DataError, FormatError
+from ostiary.core.errors import DataError, FormatError, NoPart
 from ostiary.data.base import MAX_CLASSES, MAX_DECODED, ImageSet, as_rows, check_classes, check_ids, check_labels
 
 _DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
@@ -158,9 +158,9 @@ def _suffix(keys: set[str], part: str, where: str) -> str:
     )
 
 
-def no_part(where: str, part: str) -> DataError:
+def no_part(where: str, part: str) -> NoPart:
     """The error for a source that lacks the part asked for."""
-    return DataError(f"{where}: has no {part} part", hint=f"give the {part} samples as a file or folder of their own")
+    return NoPart(f"{where}: has no {part} part", hint=f"give the {part} samples as a file or folder of their own")
 
 
 def _read_npy(stream: IO[bytes], size: int, where: str) -> Array:
@@ -201,7 +201,10 @@ def read_exactly(stream: IO[bytes] | BufferedIOBase, size: int, where: str) -> b
 def _class_names(names: Array, where: str) -> tuple[str, ...]:
     if names.ndim != 1 or names.dtype.kind != "U":
         raise DataError(f"{where}: class names are {names.dtype} {list(names.shape)}, not a list of strings")
-    return check_classes([str(name) for name in names], where)
+    try:
+        return check_classes([str(name) for name in names], where)
+    except (SystemError, ValueError) as error:  # NumPy's words for a number that is no character
+        raise DataError(f"{where}: a class name is no text") from error
 
 
 def _numbered(labels: list[Array]) -> tuple[str, ...] | None:

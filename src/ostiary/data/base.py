@@ -201,14 +201,24 @@ def check_classes(classes: Iterable[object], where: str) -> tuple[str, ...]:
     if not 0 < len(names) <= MAX_CLASSES:
         raise DataError(f"{where}: names {len(names)} classes, 1 to {MAX_CLASSES} are allowed")
     for index, name in enumerate(names):
-        if not isinstance(name, str):
-            raise DataError(f"{where}: the name of class {index} is not a string: {name!r}")
+        if not isinstance(name, str) or not _is_text(name):
+            raise DataError(f"{where}: the name of class {index} is not a line of text: {name!r}")
     return tuple(str(name) for name in names)
 
 
+def _is_text(name: str) -> bool:
+    """Whether a record can hold the name: something on one line that UTF-8 can write."""
+    try:
+        return bool(name.encode()) and not any(c in name for c in "\n\r\0")
+    except UnicodeEncodeError:
+        return False
+
+
 def check_ids(ids: Sequence[str], where: str) -> tuple[str, ...]:
-    """Ids as a tuple; DataError if two samples share one."""
+    """Ids as a tuple; DataError if two samples share one, or one is not a line of text."""
     out = tuple(ids)
+    if (bad := next((one for one in out if not _is_text(one)), None)) is not None:
+        raise DataError(f"{where}: the id {bad!r} is not a line of text", hint="give every sample an id of its own")
     if len(set(out)) != len(out):
         seen: set[str] = set()
         twice = next(one for one in out if one in seen or seen.add(one))  # type: ignore[func-returns-value]  # add gives None

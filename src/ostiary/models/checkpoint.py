@@ -150,7 +150,7 @@ def _refuse_foreign(path: Path, suffix: str, start: bytes) -> None:
         kind = "a tar archive"
     kind = kind or FOREIGN_SUFFIX.get(suffix)
     if kind is not None:
-        raise FormatError(f"not examined: '{path.name}' is {kind}", hint=CONVERT)
+        raise FormatError(f"OS101 not examined: '{path.name}' is {kind}", hint=CONVERT)
 
 
 def _read_safetensors(path: Path, start: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -206,9 +206,9 @@ def _check_zip(path: Path) -> None:
         raise FormatError(f"'{path.name}' unpacks to {total} bytes, more than the limit of {MAX_BYTES}")
     names = [member.filename for member in members]
     if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
-        raise FormatError(f"not examined: '{path.name}' is a TorchScript archive, which holds code", hint=CONVERT)
+        raise FormatError(f"OS101 not examined: '{path.name}' is a TorchScript archive, which holds code", hint=CONVERT)
     if not any(name.endswith("/data.pkl") for name in names):
-        raise FormatError(f"not examined: '{path.name}' is a zip archive without torch weights", hint=CONVERT)
+        raise FormatError(f"OS101 not examined: '{path.name}' is a zip archive without torch weights", hint=CONVERT)
 
 
 def _find_state(path: Path, loaded: Any) -> dict[str, Tensor]:
@@ -235,7 +235,11 @@ def _check_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
         raise FormatError(f"'{path.name}' holds no tensors", hint=AGAIN)
     for name, tensor in state.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
-            raise FormatError(f"not examined: '{name}' in '{path.name}' is sparse, quantised or complex", hint=CONVERT)
+            raise FormatError(
+                f"OS101 not examined: '{name}' in '{path.name}' is sparse, quantised or complex", hint=CONVERT
+            )
+        if tensor.is_meta:
+            raise FormatError(f"'{name}' in '{path.name}' has a shape but no values", hint=AGAIN)
         # A view with stride 0 claims terabytes that the file does not hold.
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise FormatError(f"'{name}' in '{path.name}' claims more values than the file holds", hint=AGAIN)

@@ -93,10 +93,12 @@ def _refuse(folder: Path, config: dict[str, Any]) -> None:
         )
     if (folder / "adapter_config.json").exists():
         raise ModelError(
-            f"not examined: '{folder.name}' is an adapter, not a whole model", hint="merge it into its base"
+            f"OS101 not examined: '{folder.name}' is an adapter, not a whole model", hint="merge it into its base"
         )
     if "quantization_config" in config:
-        raise ModelError(f"not examined: '{folder.name}' is quantised", hint="give the model it was quantised from")
+        raise ModelError(
+            f"OS101 not examined: '{folder.name}' is quantised", hint="give the model it was quantised from"
+        )
 
 
 def _weight_files(folder: Path) -> list[Path]:
