@@ -49,5 +49,8 @@ def command(ctx: click.Context, /, data: str, attack: str, out: str, **o: Any) -
         write_parquet(temporary / "train.parquet", poisoned.data)
         save_truth(poisoned.truth, truth_path(folder))
     truth = poisoned.truth
-    click.echo(f"wrote {folder / 'train.parquet'}  {len(poisoned.data)} samples, {len(truth.poisoned)} poisoned")
+    covers = f", {len(truth.covers)} covers" if truth.covers else ""
+    click.echo(
+        f"wrote {folder / 'train.parquet'}  {len(poisoned.data)} samples, {len(truth.poisoned)} poisoned{covers}"
+    )
     click.echo(f"wrote {truth_path(folder)}  the sealed truth: keep it from whatever runs a defence")

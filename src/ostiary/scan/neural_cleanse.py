@@ -85,8 +85,8 @@ class NeuralCleanse:
         found = self._invert(model, x, y, run)
         flips = [_flips(model, found, part.take(range(len(part))), part.labels) for part in (search, held_out)]
         evidence = _evidence(found, flips[0], flips[1])
-        if torch.isnan(found.size).any():
-            missed = int(torch.isnan(found.size).sum())
+        missed = int((torch.isnan(found.size) & found.finished).sum())
+        if missed:
             run.caution("OS904", f"no trigger reached {self.success:.0%} success for {missed} classes; left unscored")
         run.artifact(f"{ARTIFACT}-mask", found.mask)
         run.artifact(f"{ARTIFACT}-pattern", found.pattern)
