@@ -4,8 +4,9 @@
 
 One seed can be lucky. Each seed poisons the digits anew, trains the poisoned model and its twin, screens both sets,
 scans both models, repairs and evaluates. The seeds 20 to 29 are for reporting only: limits and recipe were chosen on
-seeds from 100 on, after seeds 10 to 19 had reported on an earlier recipe. True and false positive rates of the
-screeners are counted here from the truth, which no screener sees.
+seeds from 100 on, after seeds 10 to 19 had reported on an earlier recipe. One rule came later: seed 20 showed that two
+of 34 images are no ground to refuse a repair (docs/decisions/0007), so its own repair is no test of that rule. True and
+false positive rates of the screeners are counted here from the truth, which no screener sees.
 
 Two cores: about 8 minutes for ten seeds.
 """
