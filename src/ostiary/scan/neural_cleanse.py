@@ -23,8 +23,8 @@ from ostiary.training import predicted, rate
 from ostiary.training.loop import has_fast_bf16
 
 ARTIFACT = "neural-cleanse"
-CPU_IMAGES = {torch.bfloat16: 160, torch.float32: 64}
-"""Images in one forward pass on a CPU: more classes at once stop paying there (see benchmarks)."""
+CPU_IMAGES = 64
+"""Images in one forward pass on a CPU: more classes at once do not pay there on a large network (see benchmarks)."""
 BF16_TOLERANCE = 0.1
 """How far probabilities in bf16 may lie from those in fp32."""
 CUDA_VALUES = 2**25
@@ -108,7 +108,7 @@ class NeuralCleanse:
         classes = len(model.classes)
         c, h, w = x.shape[1:]
         cuda = run.device.type == "cuda"
-        images = CUDA_VALUES // (c * h * w) if cuda else batch_size((c, h, w), CPU_IMAGES[dtype])
+        images = CUDA_VALUES // (c * h * w) if cuda else batch_size((c, h, w), CPU_IMAGES)
         groups = torch.arange(classes).split(max(1, images // self.batch))
         parts = [
             invert(
