@@ -9,10 +9,10 @@ runs in a sealed process that is given neither the truth nor its path. 500 test 
 others evaluate. `--retrain` adds the claim of Spectral Signatures (Tran, Li, Madry 2018): from every class the
 1.5 eps n highest scores are removed, eps being a declared bound on the poison's share of a class of n, and the model is
 trained anew. What lies in the work folder is used again, so a stopped story goes on. The model of seed 0 showed
-that the anomaly index cannot be the limit of the scan (docs/decisions/0005), so its own scan is no test of the limit
-taken since.
+that the anomaly index cannot be the limit of the scan (docs/decisions/0005) and that of seed 100 how to unlearn
+(docs/decisions/0006): neither is a test of these, and neither is reported.
 
-Two cores: about 15 minutes at width 16 and 10 epochs, 5 more with --retrain.
+Two cores: about 20 minutes at width 16 and 10 epochs, 5 more with --retrain.
 """
 
 import argparse
