@@ -46,12 +46,17 @@ def global_options() -> Callable[[F], F]:
     )
 
 
+def seed_option() -> Callable[[F], F]:
+    """The seed."""
+    return click.option(
+        "--seed", type=click.IntRange(min=0), default=None, help="Seed of every random choice.  [default: 0]"
+    )
+
+
 def run_options() -> Callable[[F], F]:
     """Seed, device, time limit, and the global options."""
     return stack(
-        click.option(
-            "--seed", type=click.IntRange(min=0), default=None, help="Seed of every random choice.  [default: 0]"
-        ),
+        seed_option(),
         click.option("--device", default=None, help="cpu, cuda or cuda:N.  [default: cpu]"),
         click.option("--time-limit", type=float, default=None, metavar="SECONDS", help="Stop methods after this."),
         global_options(),

@@ -25,7 +25,7 @@ was found and removed, and nothing was found in the model trained without it.
 @click.command("demo", epilog=EPILOG)
 @click.option("-o", "out", metavar="DIR", default=None, help="Folder for sets, models and report (new).")
 @click.option("--format", type=click.Choice(["text", "json"]), default=None, help="Form on stdout.")
-@click.option("--seed", type=click.IntRange(min=0), default=None, help="Seed of every random choice.  [default: 0]")
+@common.seed_option()
 @common.global_options()
 @click.pass_context
 def command(ctx: click.Context, /, out: str | None, **o: Any) -> None:

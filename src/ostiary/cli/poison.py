@@ -23,7 +23,8 @@ ids, which only `ostiary evaluate` may see. This is for testing one's own pipeli
 @click.option("--attack", metavar="ID", required=True, help="The attack (`ostiary methods --kind attack`).")
 @click.option("--set", "sets", multiple=True, metavar="ID.KEY=VALUE", help="Set a parameter of the attack.")
 @click.option("-o", "out", metavar="DIR", required=True, help="Where the poisoned set goes.")
-@common.run_options()
+@common.seed_option()
+@common.global_options()
 @click.pass_context
 def command(ctx: click.Context, /, data: str, attack: str, out: str, **o: Any) -> None:
     """Write a poisoned copy of DATA, and apart from it the sealed truth."""

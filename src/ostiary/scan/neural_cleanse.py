@@ -58,6 +58,7 @@ class NeuralCleanse:
             "all classes start from the same mask and pattern and see the same batches",
             "the verdict rests on a mask 3 times smaller than the median and on 75 % flips of held-out images",
             "the anomaly index is measured and shown, but is no limit (docs/decisions/0005)",
+            "a class that no mask sends images to counts in the median with the last mask tried",
         ),
         blind_spots=(
             "triggers over the whole image: blends, warps, sinusoids, quantisation",
