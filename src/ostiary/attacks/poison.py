@@ -12,12 +12,16 @@ from ostiary.attacks.truth import Mapping, Poisoned, Truth, wanted
 from ostiary.core.card import Card
 from ostiary.core.errors import DataError
 from ostiary.core.execute import params_of
+from ostiary.core.protocols import Trigger as AnyTrigger
 from ostiary.core.run import Run
 from ostiary.core.types import Images, Labels
 from ostiary.data import ArraySet, load_uint8
 from ostiary.data.base import ImageSet
 
 CHUNK = 4096
+
+ImageTrigger = AnyTrigger[Images]
+"""A trigger that need not be kept in a truth folder."""
 
 
 @runtime_checkable
@@ -53,13 +57,15 @@ def poison_with(
     trigger: Trigger,
     *,
     run: Run,
+    train_trigger: ImageTrigger | None = None,
     cover: float = 0.0,
-    cover_trigger: Trigger | None = None,
+    cover_trigger: ImageTrigger | None = None,
 ) -> Poisoned:
     """Poison a share `attack.rate` of the whole set with `trigger` and the attack's label map.
 
     Samples whose label would not change are not poisoned; a clean-label attack poisons samples of
-    the target class and changes no label. A share `cover` of the set carries `cover_trigger` (else
+    the target class and changes no label. Where training images get something else than test images
+    will, `train_trigger` says what. A share `cover` of the set carries `cover_trigger` (else
     the trigger itself) under its true label; a source-specific attack covers other classes than
     source and target. The poisoned set keeps nothing of the source's order or ids: everything is
     shuffled and renumbered, and pixels are uint8 for all. Raises DataError when target or source is
@@ -83,7 +89,7 @@ def poison_with(
     for begin in range(0, len(order), CHUNK):
         rows = order[begin : begin + CHUNK]
         x = source[rows]
-        for hit, one in ((poisoned[rows], trigger), (covered[rows], cover_trigger or trigger)):
+        for hit, one in ((poisoned[rows], train_trigger or trigger), (covered[rows], cover_trigger or trigger)):
             if hit.any():
                 x[hit] = _as_levels(one(x[hit].float() / 255.0, rng=rng))
         pixels[begin : begin + len(rows)] = x

@@ -15,17 +15,22 @@ from ostiary.core.files import atomic
 from ostiary.core.seal import TRUTH_SUFFIX
 from ostiary.core.types import Labels
 from ostiary.data.base import ImageSet
+from ostiary.models.classifier import TorchClassifier
 
 Mapping = Literal["all-to-one", "all-to-all", "source-specific", "clean-label"]
+"""Which label a triggered item shall get."""
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """The sealed half of a poisoned set.
+    """The sealed half of a poisoned set or of a model that was trained or edited by an attack.
 
     `poisoned` maps the id of each poisoned sample, as numbered in the poisoned set, to its true
-    label; `covers` are the ids of samples that carry a trigger under their true label; `rate` is the
-    share of the whole training set that was asked for. `source` counts for source-specific maps.
+    label; `covers` are the ids of samples that carry a trigger under their true label; both are empty
+    where an attack poisons no set. `rate` is the share of the whole training set that was asked for,
+    or of each batch where the attack controls the training. `source` counts for source-specific
+    maps. `trigger` is the one to stamp on test items; None for indiscriminate poisoning, which has
+    no trigger, and for which mapping, target and source mean nothing.
     """
 
     attack: str
@@ -39,7 +44,7 @@ class Truth:
     source_digest: str
     poisoned: dict[str, int]
     covers: tuple[str, ...]
-    trigger: Trigger
+    trigger: Trigger | None
 
     def relabel(self, labels: Labels) -> Labels:
         """The label the attacker wants for triggered items of the given true labels."""
@@ -51,6 +56,14 @@ class Poisoned:
     """A poisoned set and its truth; the two part ways as soon as they are written."""
 
     data: ImageSet
+    truth: Truth
+
+
+@dataclass(frozen=True, slots=True)
+class PoisonedModel:
+    """A model with a backdoor and its truth, of an attack that trains or edits models."""
+
+    model: TorchClassifier
     truth: Truth
 
 
@@ -83,12 +96,13 @@ def save_truth(truth: Truth, folder: Path) -> None:
         "source_digest": truth.source_digest,
         "poisoned": truth.poisoned,
         "covers": list(truth.covers),
-        "trigger": kind_of(truth.trigger),
+        "trigger": None if truth.trigger is None else kind_of(truth.trigger),
     }
+    tensors = {} if truth.trigger is None else tensors_of(truth.trigger)
     with atomic(folder) as temporary:
         temporary.mkdir()
         (temporary / "truth.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        (temporary / "trigger.safetensors").write_bytes(save(tensors_of(truth.trigger)))
+        (temporary / "trigger.safetensors").write_bytes(save(tensors))
 
 
 def load_truth(folder: Path) -> Truth:
@@ -99,7 +113,8 @@ def load_truth(folder: Path) -> Truth:
         if document.pop("format") != 1:
             raise FormatError(f"'{folder}' has an unknown truth format", hint="upgrade ostiary")
         lists = {name: tuple(document[name]) for name in ("classes", "covers")}
-        trigger = KINDS[document["trigger"]](**tensors)
+        kind = document["trigger"]
+        trigger = None if kind is None else KINDS[kind](**tensors)
         return Truth(**{**document, **lists, "trigger": trigger})
     except FileNotFoundError as error:
         raise FormatError(

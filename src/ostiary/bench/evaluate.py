@@ -38,17 +38,18 @@ class Evaluation:
         *,
         run: Run,
     ) -> RatesEvidence:
-        """Measure; without `truth` there is no trigger and so no attack success."""
+        """Measure; without a trigger there is no attack success."""
         predicted = predictions(model, test, run=run)
         rates = {"accuracy": rate(predicted == test.labels)}
-        if truth is not None:
+        triggered = truth is not None and truth.trigger is not None
+        if truth is not None and triggered:
             attack = attack_rates(model, test, truth, run=run)
             rates |= {"attack success rate": attack.success, "robust accuracy": attack.robust}
             if attack.false_trigger is not None:
                 rates["false-trigger rate"] = attack.false_trigger
         if twin is not None:
             rates["accuracy of the clean-trained model"] = rate(predictions(twin, test, run=run) == test.labels)
-            if truth is not None:
+            if truth is not None and triggered:
                 baseline = attack_rates(twin, test, truth, run=run)
                 rates["attack success rate of the clean-trained model"] = baseline.success
         rows = per_class(predicted, test.labels, len(test.classes))
@@ -81,5 +82,5 @@ def evaluate_model(
 def _check_truth(truth: Truth, test: ImageSet) -> None:
     if len(truth.classes) != len(test.classes):
         raise DataError(f"the truth has {len(truth.classes)} classes, '{test.name}' {len(test.classes)}")
-    if truth.trigger.shape != tuple(test.shape):
+    if truth.trigger is not None and truth.trigger.shape != tuple(test.shape):
         raise DataError(f"the trigger is for images of {truth.trigger.shape}, '{test.name}' has {tuple(test.shape)}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from ostiary.attacks.truth import Truth
+from ostiary.core.errors import DataError
 from ostiary.core.protocols import LabelledSet, Predictor
 from ostiary.core.records import Rate
 from ostiary.core.run import Run
@@ -32,10 +33,14 @@ def attack_rates(model: Predictor[Images], test: LabelledSet[Images], truth: Tru
     """Stamp every test item with the true trigger and count.
 
     Items whose true label is already what the attacker wants are left out; under all-to-all that is none.
+    Raises DataError when the attack has no trigger, as indiscriminate poisoning.
     """
+    trigger = truth.trigger
+    if trigger is None:
+        raise DataError(f"'{truth.attack}' has no trigger, so no attack success", hint="compare accuracies")
     rng = run.generator("trigger")
     success = robust = total = strayed = others = done = 0
-    for x, y in test.batches(batch_size(truth.trigger.shape, BATCH)):
+    for x, y in test.batches(batch_size(trigger.shape, BATCH)):
         done += len(y)
         run.progress(done, len(test), "attack success")
         wish = truth.relabel(y)
@@ -43,7 +48,7 @@ def attack_rates(model: Predictor[Images], test: LabelledSet[Images], truth: Tru
         used = y != truth.target if truth.mapping == "source-specific" else counted
         if not used.any():
             continue
-        stamped = quantised(truth.trigger(x[used], rng=rng)).to(run.device)
+        stamped = quantised(trigger(x[used], rng=rng)).to(run.device)
         predicted, counted = model.predict(stamped).argmax(1).cpu(), counted[used]
         success += int((predicted == wish[used])[counted].sum())
         robust += int((predicted == y[used])[counted].sum())

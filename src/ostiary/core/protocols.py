@@ -115,6 +115,7 @@ class Method(Protocol):
     card: ClassVar[Card]
 
 
+@runtime_checkable
 class Trigger(Protocol[B]):
     """A pure function that puts a trigger into a batch; never mutates it."""
 
@@ -128,6 +129,24 @@ class DataAttack(Protocol):
     card: ClassVar[Card]
 
     def poison(self, clean: Any, /, *, run: Run) -> Any: ...
+
+
+@runtime_checkable
+class TrainingAttack(Protocol):
+    """Controls the training of a fresh model; gives it and, apart from it, the truth."""
+
+    card: ClassVar[Card]
+
+    def train(self, model: Any, clean: Any, recipe: Any, /, *, run: Run) -> Any: ...
+
+
+@runtime_checkable
+class WeightAttack(Protocol):
+    """Changes a trained model with clean data at hand; gives a new one and, apart from it, the truth."""
+
+    card: ClassVar[Card]
+
+    def edit(self, model: Any, clean: Any, /, *, run: Run) -> Any: ...
 
 
 @runtime_checkable
@@ -196,5 +215,7 @@ __all__ = [
     "Repair",
     "Repaired",
     "SampleScores",
+    "TrainingAttack",
     "Trigger",
+    "WeightAttack",
 ]
