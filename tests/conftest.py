@@ -22,6 +22,16 @@ def _own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _work_is_importable() -> Iterator[None]:
+    """Child processes of the engines import the functions of `engines/work.py` by name."""
+    with pytest.MonkeyPatch.context() as patch:
+        here = str(Path(__file__).parent / "engines")
+        patch.syspath_prepend(here)
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")])))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _own_runs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test has a run folder of its own."""

@@ -8,19 +8,22 @@ sides (the demo, the bench).
 
 Limit: the hook sees what Python code opens, and child processes whose command names a truth folder.
 A C or Rust extension that opens a file by itself (safetensors, Arrow, torch's mapped files) is not
-seen, nor is a child that finds the folder on its own; truth paths are therefore never passed to a
-sealed process either.
+seen, nor is a child that finds the folder on its own. Where the kernel can (`landlock`), folders
+given to `close_seal`, and the code of the sealed modules, are out of reach for these too; elsewhere
+only the fact remains that truth paths are never passed to a defence.
 """
 
 import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from ostiary.core.errors import SealBroken
+from ostiary.core.landlock import hide
 
 SEALED_MODULES = ("ostiary.attacks", "ostiary.bench", "ostiary.text.attacks", "ostiary.federated.attacks")
 TRUTH_SUFFIX = ".truth"
@@ -66,18 +69,21 @@ def _watch(event: str, args: tuple[Any, ...]) -> None:
                 raise SealBroken(f"a defence process may not open sealed {part}", hint=HINT)
 
 
-def close_seal() -> None:
-    """Close the seal of this process for good.
+def close_seal(hidden: Sequence[str | Path] = ()) -> bool:
+    """Close the seal of this process for good; `hidden` folders are kept from it by the kernel.
 
-    Raises SealBroken when a sealed module is loaded already, since it can no longer be kept away.
+    True when the kernel keeps them, False where it cannot. To be called while the process has one
+    thread. Raises SealBroken when a sealed module is loaded already, since it can no longer be kept away.
     """
     global _closed  # noqa: PLW0603 - an audit hook cannot be removed, so this is per process
     loaded = sorted(name for name in sys.modules if _is_sealed(name))
     if loaded:
         raise SealBroken(f"cannot seal a process that has already imported {', '.join(loaded)}")
+    kept = hide([*hidden, *_SEALED_FOLDERS]) if hidden else False
     if not _closed:
         sys.addaudithook(_watch)
         _closed = True
+    return kept
 
 
 def sealed() -> bool:
@@ -88,13 +94,14 @@ def sealed() -> bool:
 class SealedProcess:
     """A child process with a closed seal that runs functions one at a time.
 
-    The child starts fresh (spawn), so nothing that the parent knows is in it. Use as a context
-    manager.
+    The child starts fresh (spawn), so nothing that the parent knows is in it; `hidden` folders are
+    kept from it as `close_seal` does. Use as a context manager.
     """
 
-    def __init__(self, threads: int | None = None) -> None:
+    def __init__(self, threads: int | None = None, hidden: Sequence[str | Path] = ()) -> None:
         context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start_sealed, initargs=(threads,))
+        given = (threads, tuple(map(str, hidden)))
+        self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start_sealed, initargs=given)
 
     def __enter__(self) -> Self:
         return self
@@ -107,9 +114,9 @@ class SealedProcess:
         return self._pool.submit(function, *args, **kwargs)
 
 
-def _start_sealed(threads: int | None) -> None:
+def _start_sealed(threads: int | None, hidden: tuple[str, ...]) -> None:
+    close_seal(hidden)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    close_seal()
     if threads is not None:
         import torch
 

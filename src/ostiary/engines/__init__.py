@@ -1,0 +1,6 @@
+"""Where jobs run: one machine, a Ray cluster, Slurm. One small interface, one job a process."""
+
+from ostiary.engines.job import Done, Engine, Job
+from ostiary.engines.schedule import schedule
+
+__all__ = ["Done", "Engine", "Job", "schedule"]

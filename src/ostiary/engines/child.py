@@ -1,0 +1,62 @@
+"""One job in one process: limits, seal, the call, the answer. Nothing of the bench is imported here."""
+
+import importlib
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import threading
+from multiprocessing.connection import Connection
+from typing import Any
+
+from ostiary.core.errors import OstiaryError
+from ostiary.core.seal import close_seal
+from ostiary.engines.job import Job
+
+NO_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory")
+
+
+def main(job: Job, answer: Connection) -> None:
+    """Run `job` and send (status, value, reason, peak bytes) through `answer`."""
+    # Ctrl-C goes to the whole group of processes; the parent decides what becomes of its children.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        if job.sealed:
+            close_seal(job.hidden)  # first: it holds for threads that start later alone
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        value = _call(job)
+        message: tuple[str, Any, str] = ("ok", value, "")
+    except OstiaryError as error:
+        message = ("failed", None, str(error) + (f" ({error.hint})" if error.hint else ""))
+    except BaseException as error:  # noqa: BLE001 - whatever a method throws is the job's result
+        text = f"{type(error).__name__}: {error}".strip()
+        out = isinstance(error, MemoryError) or any(words in text.lower() for words in NO_MEMORY)
+        message = ("memory" if out else "failed", None, text)
+    answer.send((*message, peak_bytes()))
+    answer.close()
+
+
+def _call(job: Job) -> Any:
+    if job.memory is not None:
+        # Private writable memory, which is what a job asks for; mapped files, shared by all, are not counted.
+        resource.setrlimit(resource.RLIMIT_DATA, (job.memory, job.memory))
+    import torch
+
+    torch.set_num_threads(job.threads)
+    module, _, name = job.call.partition(":")
+    return getattr(importlib.import_module(module), name)(**job.args)
+
+
+def peak_bytes() -> int:
+    """The high-water mark of this process's memory."""
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def _end_with_parent() -> None:
+    """A child must not outlive a killed parent: whoever resumes would run its job a second time beside it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
