@@ -2,7 +2,11 @@
 
 import multiprocessing
 import signal
+import sys
 import time
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from threading import Event, Lock
@@ -19,8 +23,19 @@ _starting = Lock()
 def context() -> ForkServerContext:
     """The fork server's context: its server has torch loaded, so that a child starts in milliseconds."""
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["torch", "ostiary.engines.child"])
+    found.set_forkserver_preload(["torch", "ostiary.engines.child", "ostiary.defend"])
     return found
+
+
+@contextmanager
+def _no_main() -> Iterator[None]:
+    """Without this a child would import the caller's main module, and with it, before the seal, what that imports."""
+    own = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = own
 
 
 def isolated(job: Job, stop: Event | None = None) -> Done:
@@ -33,7 +48,7 @@ def isolated(job: Job, stop: Event | None = None) -> Done:
     ctx = context()
     receive, send = ctx.Pipe(duplex=False)
     process = ctx.Process(target=child.main, args=(job, send), daemon=True)
-    with _starting:
+    with _starting, _no_main():
         process.start()
     send.close()
     try:

@@ -1,0 +1,238 @@
+"""The attacker's half of a grid, one function per job: data, models with their truth, measurements.
+
+Every function gets a store's path and plain JSON, and runs in a process of its own. Defences do not
+run here (`ostiary.defend`).
+"""
+
+import json
+import shutil
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ostiary.attacks.truth import Poisoned, Truth, load_truth, save_truth
+from ostiary.bench import metrics
+from ostiary.bench.bank import Bank, Stored
+from ostiary.bench.cells import DataSpec, ModelSpec, Part, model_spec, seed_of
+from ostiary.bench.grid import ROLES
+from ostiary.bench.store import Row, Store
+from ostiary.core.catalog import make
+from ostiary.core.errors import DataError
+from ostiary.core.files import atomic
+from ostiary.core.protocols import DataAttack, TrainingAttack
+from ostiary.core.records import Rate
+from ostiary.core.run import Run
+from ostiary.data import ArraySet, ImageSet, open_data, stratified_rows
+from ostiary.data.packed import PackedSet, write_packed
+from ostiary.models.classifier import TorchClassifier
+from ostiary.models.load import load_model, save_model
+from ostiary.training import Recipe, train
+from ostiary.training.flow import new_model
+
+INPUTS = 500
+"""Plain test images, and as many with the trigger, that a guard has to judge."""
+
+MODEL, DATA, INPUTS_DIR = "model.safetensors", "data", "inputs"
+PARTS: tuple[Part, ...] = ("pool", "test")
+
+
+def prepare_data(*, store: str, spec: dict[str, Any], trusted: list[list[Any]]) -> dict[str, Any]:
+    """Decode a data set once; pack its pool, its test part and the trusted sets (budget, source, seed) asked for."""
+    kept, model = Store(Path(store)), model_spec(spec)
+    with kept.claim(model.data.key, wait=True) or nullcontext():
+        _prepare(kept, model.data, trusted)
+    return {}
+
+
+def _prepare(kept: Store, data: DataSpec, trusted: list[list[Any]]) -> None:
+    whole = open_data(data.train)
+    sizes = {
+        name: size for name, size in zip(("trusted", *ROLES), (data.trusted_pool, *data.pools), strict=True) if size
+    }
+    drawn = stratified_rows(whole.labels, tuple(sizes.values()), seed_of("pools"))
+    rows = dict(zip(sizes, drawn, strict=True))
+    _pack(kept.set_dir(data.part_key("pool")), whole.subset(rows[data.role]))
+    _pack(kept.set_dir(data.part_key("test")), open_data(data.test, "test"))
+    set_aside = whole.subset(rows["trusted"])
+    for budget, source, seed in trusted:
+        part = set_aside.subset(stratified_rows(set_aside.labels, (budget,), seed_of("trusted", seed))[0])
+        _pack(
+            kept.set_dir(data.trusted_key(budget, source, seed)), shifted(part, seed) if source == "shifted" else part
+        )
+
+
+def shifted(data: ImageSet, seed: int) -> ArraySet:
+    """The same images from a poorer source: half the contrast, and Gaussian noise of 5 % of the range."""
+    x = data.take(range(len(data)))
+    noise = torch.randn(x.shape, generator=Run(seed=seed).generator("shifted")) * 0.05
+    levels = ((x * 0.5 + 0.25 + noise) * 255).round().clamp(0, 255).to(torch.uint8)
+    return ArraySet(levels, data.labels, data.classes, data.ids)
+
+
+def _pack(folder: Path, data: ImageSet) -> None:
+    if not folder.exists():
+        write_packed(folder, data)
+
+
+def make_model(*, store: str, spec: dict[str, Any], bank: str | None = None) -> Row:
+    """Make one model: poison, train or edit; weights are rounded to fp16, so that a bank holds the very same model.
+
+    With `bank`, a model that it holds is taken from there instead of being trained. A model that
+    another process is making is waited for.
+    """
+    kept, model = Store(Path(store)), model_spec(spec)
+    with kept.claim(model.key, wait=True) or nullcontext():
+        return kept.model(model.key) or _make(kept, model, Bank(Path(bank)) if bank else None)
+
+
+def _make(kept: Store, model: ModelSpec, bank: Bank | None) -> Row:
+    begun = time.perf_counter()
+    folder, truth_folder = kept.model_dir(model.key), kept.truth_dir(model.key)
+    for leftover in (folder, truth_folder):
+        shutil.rmtree(leftover, ignore_errors=True)
+    pool, test = (PackedSet(kept.set_dir(model.data.part_key(part))) for part in PARTS)
+    clean = pool.subset(stratified_rows(pool.labels, (model.data.images,), seed_of("draw", model.seed))[0])
+    stored = bank.find(model.key) if bank else None
+    making = time.perf_counter()
+    made, data, truth = _made(kept, model, clean, stored)
+    arithmetic = round(time.perf_counter() - making, 3)
+    if truth is not None:
+        save_truth(truth, truth_folder)
+    inputs, triggered = _inputs(test, truth, model)
+    made = as_half(made)
+    with atomic(folder) as temporary:
+        temporary.mkdir()
+        save_model(made, temporary / MODEL)
+        write_packed(temporary / DATA, data)
+        write_packed(temporary / INPUTS_DIR, inputs)
+    row = {
+        "key": model.key,
+        "spec": json.loads(json.dumps(asdict(model))),
+        "digest": made.digest,
+        "from_bank": stored is not None,
+        "triggered": triggered,
+        "arithmetic": arithmetic,
+        "seconds": round(time.perf_counter() - begun, 3),
+    }
+    kept.keep(row, "models")
+    return row
+
+
+def _made(
+    kept: Store, model: ModelSpec, clean: ImageSet, stored: Stored | None
+) -> tuple[TorchClassifier, ImageSet, Truth | None]:
+    """The model, the training data that its maker hands over, the truth."""
+    recipe, run = Recipe(**model.recipe), Run(seed=model.seed)
+    attacker = Run(seed=seed_of("attack", model.key))
+    fresh = new_model(model.arch, clean, width=model.width, seed=model.seed)
+    if model.kind == "twin":
+        return _trained(fresh, clean, recipe, run, stored), clean, None
+    if model.kind == "benign":
+        made = (
+            stored.weights(fresh)
+            if stored
+            else make("benign", model.method, model.params).train(fresh, clean, recipe, run=run)
+        )
+        return made, clean, None
+    attack = make("attack", model.method, model.params)
+    if isinstance(attack, DataAttack):
+        poisoned: Poisoned = attack.poison(clean, run=attacker)
+        # The moments that normalise the images are those of the set the model is trained on.
+        fresh = new_model(model.arch, poisoned.data, width=model.width, seed=model.seed)
+        return _trained(fresh, poisoned.data, recipe, run, stored), poisoned.data, poisoned.truth
+    if stored:
+        return stored.weights(fresh), clean, stored.truth()
+    if isinstance(attack, TrainingAttack):
+        made = attack.train(fresh, clean, recipe, run=replace(attacker, seed=model.seed))
+    else:
+        made = attack.edit(load_model(kept.model_dir(model.twin.key) / MODEL), clean, run=attacker)
+    return made.model, clean, made.truth
+
+
+def _trained(
+    fresh: TorchClassifier, data: ImageSet, recipe: Recipe, run: Run, stored: Stored | None
+) -> TorchClassifier:
+    return stored.weights(fresh) if stored else train(fresh, data, recipe, run=run).model
+
+
+def as_half(model: TorchClassifier) -> TorchClassifier:
+    """The same model with every weight rounded to fp16; DataError when one does not fit."""
+    copy = model.clone()
+    for name, tensor in copy.module.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.copy_(tensor.half().float())
+            if not tensor.isfinite().all():
+                raise DataError(f"the weights '{name}' do not fit into fp16")
+    return model.with_module(copy.module)
+
+
+def _inputs(test: ImageSet, truth: Truth | None, model: ModelSpec) -> tuple[ArraySet, list[bool]]:
+    """Test images for a guard, some with the trigger, in random order and without labels; and which those are."""
+    rng = Run(seed=seed_of("inputs", model.key)).generator("inputs")
+    rows = torch.randperm(len(test), generator=rng)
+    plain = test.pixels(rows[:INPUTS])
+    hit = test.pixels(rows[:0])
+    if truth is not None and truth.trigger is not None:
+        rest = rows[INPUTS:]
+        rest = rest[truth.relabel(test.labels[rest]) != test.labels[rest]][:INPUTS]
+        stamped = truth.trigger(test.take(rest), rng=rng)
+        hit = (stamped * 255).round().clamp(0, 255).to(torch.uint8)
+    order = torch.randperm(len(plain) + len(hit), generator=rng)
+    pixels = torch.cat([plain, hit])[order]
+    triggered = (order >= len(plain)).tolist()
+    labels = torch.zeros(len(order), dtype=torch.int64)
+    return ArraySet(pixels, labels, test.classes, [f"{i:06d}" for i in range(len(order))]), triggered
+
+
+def measure_model(*, store: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """Rates of a model as it stands and of its twin, and what the twin does once it is tuned on a few triggers."""
+    kept, model = Store(Path(store)), model_spec(spec)
+    test = PackedSet(kept.set_dir(model.data.part_key("test")))
+    begun = time.perf_counter()
+    subject, twin = (load_model(kept.model_dir(one.key) / MODEL) for one in (model, model.twin))
+    rates = metrics.of_model(subject, test, _truth(kept, model), prefix="")
+    if model.kind != "twin":
+        rates |= metrics.of_model(twin, test, _truth(kept, model), prefix="twin ")
+        rates |= _reactivated(kept, model, twin, test, "twin ")
+    return {"rates": metrics.plain(rates), "measures": {}, "arithmetic": round(time.perf_counter() - begun, 3)}
+
+
+def measure_defence(*, store: str, spec: dict[str, Any], cell: str, verb: str) -> dict[str, Any]:
+    """Join what a defence made with the truth."""
+    kept, model = Store(Path(store)), model_spec(spec)
+    work, truth = kept.work_dir(cell), _truth(kept, model)
+    begun = time.perf_counter()
+    if verb == "repair":
+        found = metrics.of_repair(work, PackedSet(kept.set_dir(model.data.part_key("test"))), truth)
+        if found.model is not None:
+            test = PackedSet(kept.set_dir(model.data.part_key("test")))
+            found.rates.update(_reactivated(kept, model, found.model, test, ""))
+    elif verb == "screen":
+        found = metrics.of_screen(work, PackedSet(kept.model_dir(model.key) / DATA), truth)
+    elif verb == "guard":
+        row = kept.model(model.key) or {}
+        found = metrics.of_guard(work, row["triggered"])
+    else:
+        found = metrics.of_scan(work, truth)
+    arithmetic = round(time.perf_counter() - begun, 3)
+    return {"rates": metrics.plain(found.rates), "measures": found.measures, "arithmetic": arithmetic}
+
+
+def _reactivated(
+    kept: Store, model: ModelSpec, subject: TorchClassifier, test: ImageSet, prefix: str
+) -> dict[str, Rate]:
+    truth = _truth(kept, model)
+    if truth is None or truth.trigger is None:
+        return {}
+    pool = PackedSet(kept.set_dir(model.data.part_key("pool")))
+    clean = pool.subset(stratified_rows(pool.labels, (model.data.images,), seed_of("draw", model.seed))[0])
+    tuned = metrics.reactivate(subject, clean, truth, run=Run(seed=seed_of("reactivate", model.key)))
+    return {f"{prefix}re-activated attack success rate": metrics.attack_rates(tuned, test, truth, run=Run()).success}
+
+
+def _truth(kept: Store, model: ModelSpec) -> Truth | None:
+    return load_truth(kept.truth_dir(model.key)) if model.kind == "attack" else None
