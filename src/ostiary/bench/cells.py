@@ -13,7 +13,7 @@ from ostiary.core.catalog import method_class
 from ostiary.core.protocols import DataAttack, TrainingAttack, WeightAttack
 
 ModelKind = Literal["twin", "attack", "benign"]
-Part = Literal["pool", "test"]
+Part = Literal["train", "test"]
 VERSION = 1
 """Raised when what a key stands for is computed in another way than before."""
 
@@ -38,22 +38,23 @@ class DataSpec:
     test: str
     digests: tuple[str, str]
     images: int
-    trusted_pool: int
+    set_aside: int
+    trusted_from: Part
     pools: tuple[int, int, int]
     role: Role
 
     @cached_property
     def key(self) -> str:
         """What decides the images: content, sizes and role."""
-        own = [self.images, self.trusted_pool, list(self.pools), self.role]
+        own = [self.images, self.set_aside, self.trusted_from, list(self.pools), self.role]
         return digest_of(["data", VERSION, list(self.digests), own])
 
-    def part_key(self, part: Part) -> str:
+    def part_key(self, part: Literal["pool", "test"]) -> str:
         """What decides the pool that models are trained on, or the test part."""
         return digest_of([part, self.key])
 
     def trusted_key(self, budget: int, source: str, seed: int) -> str:
-        """What decides one trusted set."""
+        """What decides one trusted set of `budget` images per class."""
         return digest_of(["trusted", self.key, budget, source, seed])
 
 

@@ -34,15 +34,17 @@ class Part(BaseModel):
 class DataPart(Part):
     """A data set: `train` and `test` as `open_data` takes them, relative to `$OSTIARY_DATA` or to the grid file.
 
-    `trusted_pool` images are set aside first, for trusted budgets alone; the next go to the pools of
-    the roles develop, calibrate and report (`pools`; equal thirds of the rest when missing). Every
-    model is trained on `images` images drawn from the pool of the grid's role.
+    `set_aside` images of every class of the part `trusted_from` are kept for trusted sets alone. What
+    is left of `train` goes to the pools of the roles develop, calibrate and report (`pools`, in
+    images; equal thirds when missing). Every model is trained on `images` images drawn from the pool
+    of the grid's role.
     """
 
     train: str
     test: str
     images: Count
-    trusted_pool: Count
+    set_aside: Count
+    trusted_from: Literal["train", "test"] = "train"
     pools: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] | None = None
 
 
@@ -96,7 +98,11 @@ class Limits(Part):
 
 
 class Grid(Part):
-    """The whole grid. Models exist for every data x model x seed, attacks and benign kinds on each of them."""
+    """The whole grid. Models exist for every data x model x seed, attacks and benign kinds on each of them.
+
+    `trusted` lists budgets in images per class, `sources` where they come from: the same distribution
+    as the training data, or a poorer camera (see `work.shifted`).
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     role: Role

@@ -12,7 +12,7 @@ from typing import IO, Any
 import torch
 
 from ostiary.bench.cells import Cell, DataSpec, ModelSpec, cells, digest_of, models
-from ostiary.bench.grid import Grid, data_path, read_grid
+from ostiary.bench.grid import ROLES, DataPart, Grid, data_path, read_grid
 from ostiary.bench.store import Row, Store
 from ostiary.bench.work import DATA, INPUTS_DIR, MODEL
 from ostiary.core.errors import DataError
@@ -44,27 +44,26 @@ def make_plan(path: Path) -> Plan:
     return Plan(grid, tuple(made), tuple(cells(grid, made)))
 
 
-def _data_spec(name: str, part: Any, grid: Grid, path: Path) -> DataSpec:
+def _data_spec(name: str, part: DataPart, grid: Grid, path: Path) -> DataSpec:
     train, test = data_path(part.train, path), data_path(part.test, path)
     opened, held = open_data(train), open_data(test, "test")
-    third = max(0, len(opened) - part.trusted_pool) // 3
-    pools = part.pools or (third, third, third)
-    sizes = dict(zip(("develop", "calibrate", "report"), pools, strict=True))
-    if part.trusted_pool + sum(pools) > len(opened):
+    left = len(opened) - (part.set_aside * len(opened.classes) if part.trusted_from == "train" else 0)
+    pools = part.pools or (left // 3, left // 3, left // 3)
+    pool = pools[ROLES.index(grid.role)]
+    where = f"[data.{name}]"
+    if sum(pools) > left:
         raise DataError(
-            f"[data.{name}]: {part.trusted_pool} trusted images and pools of {sum(pools)} are more than the "
-            f"{len(opened)} that '{part.train}' has",
-            hint="make them smaller",
+            f"{where}: pools of {sum(pools)} are more than the {left} images of '{part.train}' that are left"
         )
-    if part.images > sizes[grid.role]:
+    if part.images > pool:
         raise DataError(
-            f"[data.{name}]: models get {part.images} images, the pool of '{grid.role}' has {sizes[grid.role]}",
-            hint="lower images or trusted_pool, or set pools",
+            f"{where}: models get {part.images} images, the pool of '{grid.role}' has {pool}",
+            hint="lower images, or set pools",
         )
-    if max(grid.trusted) > part.trusted_pool:
-        raise DataError(f"[data.{name}]: a trusted budget of {max(grid.trusted)} is more than the trusted_pool")
+    if max(grid.trusted) > part.set_aside:
+        raise DataError(f"{where}: {max(grid.trusted)} trusted images per class, {part.set_aside} are set aside")
     digests = (opened.digest, held.digest)
-    return DataSpec(name, train, test, digests, part.images, part.trusted_pool, pools, grid.role)
+    return DataSpec(name, train, test, digests, part.images, part.set_aside, part.trusted_from, pools, grid.role)
 
 
 @dataclass(slots=True)

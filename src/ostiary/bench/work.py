@@ -17,7 +17,7 @@ import torch
 from ostiary.attacks.truth import Poisoned, Truth, load_truth, save_truth
 from ostiary.bench import metrics
 from ostiary.bench.bank import Bank, Stored
-from ostiary.bench.cells import DataSpec, ModelSpec, Part, model_spec, seed_of
+from ostiary.bench.cells import DataSpec, ModelSpec, model_spec, seed_of
 from ostiary.bench.grid import ROLES
 from ostiary.bench.store import Row, Store
 from ostiary.core.catalog import make
@@ -26,6 +26,7 @@ from ostiary.core.files import atomic
 from ostiary.core.protocols import DataAttack, TrainingAttack
 from ostiary.core.records import Rate
 from ostiary.core.run import Run
+from ostiary.core.types import Labels
 from ostiary.data import ArraySet, ImageSet, open_data, stratified_rows
 from ostiary.data.packed import PackedSet, write_packed
 from ostiary.models.classifier import TorchClassifier
@@ -37,7 +38,6 @@ INPUTS = 500
 """Plain test images, and as many with the trigger, that a guard has to judge."""
 
 MODEL, DATA, INPUTS_DIR = "model.safetensors", "data", "inputs"
-PARTS: tuple[Part, ...] = ("pool", "test")
 
 
 def prepare_data(*, store: str, spec: dict[str, Any], trusted: list[list[Any]]) -> dict[str, Any]:
@@ -49,20 +49,35 @@ def prepare_data(*, store: str, spec: dict[str, Any], trusted: list[list[Any]]) 
 
 
 def _prepare(kept: Store, data: DataSpec, trusted: list[list[Any]]) -> None:
-    whole = open_data(data.train)
-    sizes = {
-        name: size for name, size in zip(("trusted", *ROLES), (data.trusted_pool, *data.pools), strict=True) if size
-    }
-    drawn = stratified_rows(whole.labels, tuple(sizes.values()), seed_of("pools"))
-    rows = dict(zip(sizes, drawn, strict=True))
-    _pack(kept.set_dir(data.part_key("pool")), whole.subset(rows[data.role]))
-    _pack(kept.set_dir(data.part_key("test")), open_data(data.test, "test"))
-    set_aside = whole.subset(rows["trusted"])
-    for budget, source, seed in trusted:
-        part = set_aside.subset(stratified_rows(set_aside.labels, (budget,), seed_of("trusted", seed))[0])
+    parts = {"train": open_data(data.train), "test": open_data(data.test, "test")}
+    source = parts[data.trusted_from]
+    aside = per_class_rows(source.labels, len(source.classes), data.set_aside, seed_of("set aside"))
+    left = torch.ones(len(source), dtype=torch.bool)
+    left[aside] = False
+    parts[data.trusted_from] = source.subset(left.nonzero().squeeze(1))
+    sizes = {name: size for name, size in zip(ROLES, data.pools, strict=True) if size}
+    drawn = stratified_rows(parts["train"].labels, tuple(sizes.values()), seed_of("pools"))
+    _pack(kept.set_dir(data.part_key("pool")), parts["train"].subset(drawn[list(sizes).index(data.role)]))
+    _pack(kept.set_dir(data.part_key("test")), parts["test"])
+    held = source.subset(aside)
+    for budget, origin, seed in trusted:
+        rows = per_class_rows(held.labels, len(held.classes), budget, seed_of("trusted", seed))
+        part = held.subset(rows)
         _pack(
-            kept.set_dir(data.trusted_key(budget, source, seed)), shifted(part, seed) if source == "shifted" else part
+            kept.set_dir(data.trusted_key(budget, origin, seed)), shifted(part, seed) if origin == "shifted" else part
         )
+
+
+def per_class_rows(labels: Labels, classes: int, count: int, seed: int) -> torch.Tensor:
+    """`count` rows of every class, drawn at random; DataError when a class has fewer."""
+    rng = Run(seed=seed).generator("rows")
+    found = []
+    for label in range(classes):
+        rows = (labels == label).nonzero().squeeze(1)
+        if len(rows) < count:
+            raise DataError(f"class {label} has {len(rows)} images, {count} are asked for", hint="lower set_aside")
+        found.append(rows[torch.randperm(len(rows), generator=rng)[:count]])
+    return torch.cat(found).sort().values
 
 
 def shifted(data: ImageSet, seed: int) -> ArraySet:
@@ -94,7 +109,7 @@ def _make(kept: Store, model: ModelSpec, bank: Bank | None) -> Row:
     folder, truth_folder = kept.model_dir(model.key), kept.truth_dir(model.key)
     for leftover in (folder, truth_folder):
         shutil.rmtree(leftover, ignore_errors=True)
-    pool, test = (PackedSet(kept.set_dir(model.data.part_key(part))) for part in PARTS)
+    pool, test = (PackedSet(kept.set_dir(model.data.part_key(part))) for part in ("pool", "test"))
     clean = pool.subset(stratified_rows(pool.labels, (model.data.images,), seed_of("draw", model.seed))[0])
     stored = bank.find(model.key) if bank else None
     making = time.perf_counter()
