@@ -24,6 +24,7 @@ COMMANDS = {
     "poison": "write a poisoned copy of a data set, with its sealed truth",
     "train": "train a zoo model on a data set",
     "evaluate": "measure accuracy, attack success and robust accuracy",
+    "bench": "measure defences against attacks in a grid",
     "report": "render records as one HTML or Markdown file",
     "methods": "list methods and architectures",
     "explain": "say what a code means and what to do",
