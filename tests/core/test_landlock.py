@@ -62,5 +62,17 @@ def test_files_beside_can_be_read_written_and_moved(truth: Path, tmp_path: Path)
     assert (done.status, done.value) == ("ok", "written"), done.reason
 
 
+def test_a_folder_inside_a_hidden_one_can_be_kept(truth: Path) -> None:
+    kept = truth.parent / "own"
+    kept.mkdir()
+    job = Job(
+        key="tidy", call="work:tidy", args={"folder": str(kept)}, sealed=True,
+        hidden=(str(truth.parent),), keep=(str(kept),), timeout=60.0,
+    )  # fmt: skip
+    assert isolated(job).value == "written"
+    found = tried(truth, sealed=True, hidden=(str(truth.parent),), keep=(str(kept),))
+    assert "got it" not in found.values(), found
+
+
 def test_nothing_to_hide_restricts_nothing() -> None:
     assert landlock.hide([Path("/no/such/folder")]) is True

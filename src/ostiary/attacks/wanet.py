@@ -43,7 +43,7 @@ class WaNet:
     target: Annotated[int, Field(ge=0)] = 0
     source: Annotated[int, Field(ge=0)] = 1
     rate: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    cover: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    cover: Annotated[float, Field(ge=0, lt=1)] | None = None
 
     def trigger(self, shape: tuple[int, int, int], run: Run, *, noisy: bool = False) -> WarpTrigger:
         """The warp for images of `shape` (c, h, w); `noisy` with a random shift of up to half a pixel besides."""
@@ -62,4 +62,5 @@ class WaNet:
         """Poison `rate` of the set; raises DataError when the rate, the cover or the target cannot be met."""
         noisy = self.trigger(clean.shape, run, noisy=True)
         trigger = self.trigger(clean.shape, run)
-        return poison_with(self, clean, trigger, run=run, cover=self.cover, cover_trigger=noisy)
+        cover = 2 * self.rate if self.cover is None else self.cover
+        return poison_with(self, clean, trigger, run=run, cover=cover, cover_trigger=noisy)

@@ -172,16 +172,18 @@ def _benign(grid: Grid) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def cells(grid: Grid, made: list[ModelSpec]) -> list[Cell]:
-    """All cells of a grid: every model as it stands, then every defence on it for every budget and source."""
-    found = [Cell(model) for model in made]
-    for model, budget, source in product(made, grid.trusted, grid.sources):
-        by_name: dict[str, Cell] = {}
-        ordered = sorted(grid.defence.items(), key=lambda item: item[1].scan is not None)
-        for name, defence in ordered:
-            if defence.id.split(".")[-2] == "screen" and not has_data(model):
-                continue
-            by_name[name] = _cell(model, name, defence, budget, source, by_name)
-        found += by_name.values()
+    """All cells of a grid, model by model: as it stands, then every defence for every budget and source."""
+    found = []
+    # A repair that builds on a scan comes after it.
+    ordered = sorted(grid.defence.items(), key=lambda item: item[1].scan is not None)
+    for model in made:
+        found.append(Cell(model))
+        for budget, source in product(grid.trusted, grid.sources):
+            by_name: dict[str, Cell] = {}
+            for name, defence in ordered:
+                if has_data(model) or defence.id.split(".")[-2] != "screen":
+                    by_name[name] = _cell(model, name, defence, budget, source, by_name)
+            found += by_name.values()
     return found
 
 

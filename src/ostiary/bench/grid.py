@@ -209,7 +209,8 @@ def _near(word: str, known: Any) -> str:
 
 def _explained(error: ValidationError, path: Path) -> ConfigError:
     """The first mistake, in words."""
-    first = error.errors()[0]
+    # A mistyped key is also a missing one; the first tells more.
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     where = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
         table: Any = Grid

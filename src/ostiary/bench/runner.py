@@ -164,12 +164,11 @@ class Runner:
     def jobs(self, wanted: list[Cell]) -> dict[str, Job]:
         """The jobs that lead to the wanted cells, by key, without what is done already."""
         found: dict[str, Job] = {}
-        scans = [cell.scan for cell in wanted if cell.scan is not None]
-        for cell in [*wanted, *scans]:
-            self._add_model(cell.model, found)
-            if cell.defence is not None:
-                self._add_defence(cell, found)
         for cell in wanted:
+            self._add_model(cell.model, found)
+            for part in (cell.scan, cell):
+                if part is not None:
+                    self._add_defence(part, found)
             self._add_measure(cell, found)
         return found
 
@@ -217,7 +216,7 @@ class Runner:
         if key in found or out.exists() or cell.defence is None:
             return
         model = cell.model
-        folder = self.store.model_dir(model.key)
+        folder, trusted = self.store.model_dir(model.key), model.data.trusted_key(cell.budget, cell.source, model.seed)
         needs = [self._add_data(model, found), self._add_model(model, found)]
         args = {
             "verb": cell.verb,
@@ -225,7 +224,7 @@ class Runner:
             "params": cell.params,
             "out": str(out),
             "model": str(folder / MODEL),
-            "trusted": str(self.store.set_dir(model.data.trusted_key(cell.budget, cell.source, model.seed))),
+            "trusted": str(self.store.set_dir(trusted)),
             "data": str(folder / DATA) if cell.verb == "screen" else None,
             "inputs": str(folder / INPUTS_DIR) if cell.verb == "guard" else None,
             # From the cell's public name: whoever knows the attack's seed could repeat its choices.
@@ -234,7 +233,10 @@ class Runner:
         if cell.scan is not None:
             args["scan"] = str(self.store.work_dir(cell.scan.key))
             needs.append(f"defend:{cell.scan.key}")
-        hidden = [str(self.store.sealed), *([str(self.bank)] if self.bank else [])]
+        out.parent.mkdir(parents=True, exist_ok=True)
+        shown = [folder, self.store.set_dir(trusted), out.parent]
+        shown += [self.store.work_dir(cell.scan.key)] if cell.scan else []
+        hidden = [self.store.path, *([self.bank] if self.bank else [])]
         plain = self._job(key, "", needs, found)
         found[key] = Job(
             key=key,
@@ -242,7 +244,8 @@ class Runner:
             args=args,
             needs=plain.needs,
             sealed=True,
-            hidden=tuple(hidden),
+            hidden=tuple(map(str, hidden)),
+            keep=tuple(map(str, shown)),
             timeout=plain.timeout,
             memory=plain.memory,
             threads=plain.threads,

@@ -3,11 +3,12 @@
     STORE/store.json            schema
     STORE/sets/NAME/            packed image sets: the pools, test parts, trusted sets
     STORE/models/NAME/          what a defence may see of a model: weights, suspect data, inputs to judge
-    STORE/work/NAME/            what a defence made
+    STORE/work/NAME/made/       what a defence made
     STORE/sealed/               hidden from defences: cells, recipes, truth, index, locks, damaged records
 
-Names outside `sealed` are salted hashes, so that they tell nothing about what is inside. All files
-are written under temporary names and renamed; several processes may write one store.
+A defence is shown the one model, the trusted set and the work folder of its cell, by the kernel where
+it can (`core.landlock`). Names outside `sealed` are salted hashes and tell nothing about what is
+inside. All files are written under temporary names and renamed; several processes may write one store.
 """
 
 import fcntl
@@ -76,8 +77,8 @@ class Store:
         return self.path / "models" / self.name(key)
 
     def work_dir(self, key: str) -> Path:
-        """What the defence of a cell made."""
-        return self.path / "work" / self.name(key)
+        """What the defence of a cell made; the folder around it is all of `work` that this defence may see."""
+        return self.path / "work" / self.name(key) / "made"
 
     def truth_dir(self, key: str) -> Path:
         """The sealed half of a model; its name ends so that the seal's hook knows it too."""

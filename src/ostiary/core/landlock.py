@@ -25,11 +25,12 @@ def available() -> bool:
     return bool(_libc().syscall(_CREATE, None, ctypes.c_size_t(0), _VERSION) >= _FIRST_WITH_REFER)
 
 
-def hide(folders: Iterable[str | Path]) -> bool:
+def hide(folders: Iterable[str | Path], keep: Iterable[str | Path] = ()) -> bool:
     """Keep `folders` from this process, its later threads and its children; False where that is not possible.
 
-    They can be read no more. Folders that do not exist yet cannot be hidden; folders on the way to
-    hidden ones cannot be listed either. Raises OSError when the kernel refuses.
+    They can be read no more, but for what `keep` names inside them. Folders that do not exist yet
+    cannot be hidden; folders on the way to hidden ones cannot be listed either. Raises OSError when
+    the kernel refuses.
     """
     hidden = [path for path in map(os.path.realpath, folders) if os.path.exists(path)]
     if not hidden:
@@ -39,7 +40,7 @@ def hide(folders: Iterable[str | Path]) -> bool:
     libc, rights = _libc(), _READ_FILE | _READ_DIR | _REFER
     ruleset = _checked(libc.syscall(_CREATE, struct.pack("Q", rights), ctypes.c_size_t(8), 0))
     try:
-        for path in _beside(hidden):
+        for path in (*_beside(hidden), *map(os.path.realpath, keep)):
             _allow(libc, ruleset, path, rights)
         _checked(libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0))
         _checked(libc.syscall(_RESTRICT, ruleset, 0))

@@ -69,8 +69,8 @@ def _watch(event: str, args: tuple[Any, ...]) -> None:
                 raise SealBroken(f"a defence process may not open sealed {part}", hint=HINT)
 
 
-def close_seal(hidden: Sequence[str | Path] = ()) -> bool:
-    """Close the seal of this process for good; `hidden` folders are kept from it by the kernel.
+def close_seal(hidden: Sequence[str | Path] = (), keep: Sequence[str | Path] = ()) -> bool:
+    """Close the seal of this process for good; the kernel keeps `hidden` folders from it, but for `keep` inside them.
 
     True when the kernel keeps them, False where it cannot. To be called while the process has one
     thread. Raises SealBroken when a sealed module is loaded already, since it can no longer be kept away.
@@ -79,7 +79,7 @@ def close_seal(hidden: Sequence[str | Path] = ()) -> bool:
     loaded = sorted(name for name in sys.modules if _is_sealed(name))
     if loaded:
         raise SealBroken(f"cannot seal a process that has already imported {', '.join(loaded)}")
-    kept = hide([*hidden, *_SEALED_FOLDERS]) if hidden else False
+    kept = hide([*hidden, *_SEALED_FOLDERS], keep) if hidden else False
     if not _closed:
         sys.addaudithook(_watch)
         _closed = True

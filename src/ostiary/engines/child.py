@@ -23,7 +23,7 @@ def main(job: Job, answer: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         if job.sealed:
-            close_seal(job.hidden)  # first: it holds for threads that start later alone
+            close_seal(job.hidden, job.keep)  # first: it holds for threads that start later alone
         threading.Thread(target=_end_with_parent, daemon=True).start()
         value = _call(job)
         message: tuple[str, Any, str] = ("ok", value, "")

@@ -12,9 +12,9 @@ class Job:
 
     `call` names a function as `module:function`; it is called with the keywords `args` (JSON values:
     paths, digests, numbers; never objects) and returns a JSON value. A `sealed` job closes the seal
-    before it imports anything of ours, with the folders `hidden` out of its reach. `needs` are the
-    keys of jobs that must have ended well before. `timeout` is in seconds, `memory` in bytes of
-    private memory (None: no limit), `threads` are torch's.
+    before it imports anything of ours, with the folders `hidden` out of its reach, but for what
+    `keep` names inside them. `needs` are the keys of jobs that must have ended well before.
+    `timeout` is in seconds, `memory` in bytes of private memory (None: no limit), `threads` are torch's.
     """
 
     key: str
@@ -23,6 +23,7 @@ class Job:
     needs: tuple[str, ...] = ()
     sealed: bool = False
     hidden: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
     timeout: float | None = None
     memory: int | None = None
     threads: int = 1

@@ -1,0 +1,70 @@
+"""A defence that wants the truth is planted in a grid: it must come away with nothing."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bench_case import GRID, grid_file, ran
+from sklearn.metrics import roc_auc_score
+
+from ostiary.attacks.truth import load_truth
+from ostiary.bench.work import DATA
+from ostiary.core import landlock
+from ostiary.core.catalog import methods
+from ostiary.data.packed import PackedSet
+
+ORACLE = GRID.replace('id = "screen.spectral-signatures"', 'id = "screen.toy-oracle"').replace("0.05]", "0.2]")
+
+
+@pytest.fixture(autouse=True)
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The oracle is installed as another distribution would be, for this process and its children."""
+    info = tmp_path / "plug" / "oracle-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: oracle\nVersion: 1\n", encoding="utf-8")
+    point = "[ostiary.methods]\nscreen.toy-oracle = toys.toy_oracle:ToyOracle\n"
+    (info / "entry_points.txt").write_text(point, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(info.parent))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    methods.cache_clear()
+    yield
+    methods.cache_clear()
+
+
+def test_an_oracle_hungry_defence_gets_nothing(tmp_path: Path) -> None:
+    plan, store, rows = ran(grid_file(tmp_path, ORACLE), tmp_path / "store")
+    row = next(row for row in rows if row["defence"] == "spectral" and row["kind"] == "attack")
+    assert row["status"] == "ok", row["reason"]
+    work = store.work_dir(row["key"])
+    reached: dict[str, str] = json.loads(np.load(work / "reached.npy").tobytes())
+    got = {name for name, end in reached.items() if end == "got it"}
+    # Without Landlock a child process or a native reader could still look for the files.
+    kernel = {"cells by a child", "truth by a child", "truth natively", "list the store", "list sealed", "salt"}
+    kernel |= {"parent's memory", "other models", "the test part"}
+    assert got <= (set() if landlock.available() else kernel), got
+    model = next(model for model in plan.models if model.kind == "attack")
+    truth = load_truth(store.truth_dir(model.key))
+    data = PackedSet(store.model_dir(model.key) / DATA)
+    poisoned = np.isin(data.ids, list(truth.poisoned))
+    assert 50 <= poisoned.sum() < len(data)
+    for file in work.glob("guess-*.npy"):
+        area = roc_auc_score(poisoned, np.load(file))
+        assert 0.35 < area < 0.65, f"{file.stem} tells poison from the rest: AUROC {area:.2f}"
+
+
+def test_public_names_tell_nothing(tmp_path: Path) -> None:
+    """The same grid in two stores has other names for everything, and no file outside `sealed` names an attack."""
+    grid = grid_file(tmp_path, ORACLE)
+    one, other = (ran(grid, tmp_path / name)[1].path for name in ("one", "other"))
+    names = [{path.name for path in (store / "models").iterdir()} for store in (one, other)]
+    assert len(names[0]) == 2 and not names[0] & names[1]
+    for path in one.rglob("*"):
+        if path.is_file() and "sealed" not in path.parts:
+            content = path.read_bytes()
+            assert b"badnets" not in content.lower() and b"attack." not in content, path
+    seen = {path.stat().st_size for path in (one / "models").rglob("pixels.npy") if path.parent.name == "data"}
+    assert len(seen) == 1, "the poisoned set has another size than the twin's"
+    assert os.listdir(one / "sealed" / "truth")
