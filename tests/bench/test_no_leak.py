@@ -11,7 +11,7 @@ from bench_case import GRID, grid_file, ran
 from sklearn.metrics import roc_auc_score
 
 from ostiary.attacks.truth import load_truth
-from ostiary.bench.work import DATA
+from ostiary.bench.store import DATA
 from ostiary.core import landlock
 from ostiary.core.catalog import methods
 from ostiary.data.packed import PackedSet

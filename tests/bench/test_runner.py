@@ -72,7 +72,7 @@ def test_a_grid_that_grows_runs_what_is_new_alone(copy: Path) -> None:
 
 def test_killed_in_the_middle_it_goes_on_where_it_was(tmp_path: Path) -> None:
     grid_file(tmp_path, seeds="seeds = [0, 1]")
-    first = subprocess.Popen(command("run", tmp_path), stderr=subprocess.PIPE, text=True, start_new_session=True)
+    first = subprocess.Popen(command("run", tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     cells = tmp_path / "store" / "sealed" / "cells"
     deadline = time.monotonic() + 240
     while not (cells.is_dir() and len(list(cells.glob("*.json"))) >= 2):
@@ -104,10 +104,8 @@ def test_two_runs_share_a_store(tmp_path: Path) -> None:
 
 
 def test_failures_are_rows_with_their_reason_and_can_be_tried_again(copy: Path) -> None:
-    slow = GRID.replace(
-        "[defence.tune]", '[defence.slow]\nid = "repair.fine-tuning"\nset = { epochs = 9999 }\n\n[defence.tune]'
-    )
-    grid_file(copy, slow, timeout="timeout = 4")
+    slow = '[defence.slow]\nid = "repair.fine-tuning"\nset = { epochs = 9999 }\n\n[limits]'
+    grid_file(copy, GRID.replace("[limits]", slow), timeout="timeout = 4")
     run = subprocess.run(command("run", copy), capture_output=True, text=True, check=False, timeout=200)
     assert run.returncode == 3, run.stderr
     assert f"{CELLS} of {CELLS + 2} cells measured, 2 failed" in run.stdout
@@ -149,9 +147,8 @@ def test_a_damaged_record_is_named_set_aside_and_measured_again(copy: Path) -> N
     store = Store(copy / "store")
     key = next(key for key, row in store.finished().items() if row["defence"] == "tune")
     file = store.sealed / "cells" / f"{key[:24]}.json"
-    file.write_text(
-        file.read_text(encoding="utf-8").replace('"defence": "tune"', '"defence": "best"'), encoding="utf-8"
-    )
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace('"defence": "tune"', '"defence": "best"'), encoding="utf-8")
     _, store, rows = ran(copy / "grid.toml", copy / "store")
     assert [row["key"] for row in rows] == [key]
     assert len(store.damaged) == 1 and file.name in store.damaged[0] and "does not match its digest" in store.damaged[0]

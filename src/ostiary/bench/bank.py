@@ -1,6 +1,7 @@
 """A bank of models: fp16 weights with their recipes, so that others start from the very same models."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from ostiary.attacks.truth import Truth, load_truth, save_truth
+from ostiary.bench.cells import ModelSpec
+from ostiary.bench.store import MODEL, Row, Store
 from ostiary.core.errors import FormatError
 from ostiary.core.files import atomic, write_text
 from ostiary.models.classifier import TorchClassifier
+from ostiary.models.load import load_model
 
 SCHEMA = 1
 INDEX = "bank.json"
@@ -39,7 +43,7 @@ class Stored:
         return fresh.with_module(fresh.module)
 
     def truth(self) -> Truth:
-        """The truth of an attack that trained or edited the model; one that poisons data repeats it instead."""
+        """The truth of the attack on it."""
         return load_truth(self.path.with_suffix(".truth"))
 
 
@@ -63,18 +67,38 @@ class Bank:
         return Stored(self.path / f"{key[:24]}.safetensors") if key in self.models else None
 
 
-def write_bank(path: Path, models: list[tuple[dict[str, Any], TorchClassifier, Truth | None]]) -> int:
-    """Write models (row, classifier, truth where it cannot be repeated) into the new folder `path`; gives the bytes."""
+def export_bank(store: Store, models: Sequence[ModelSpec], path: Path) -> tuple[int, int]:
+    """Write those of `models` that the store has into the new folder `path`; gives how many, and the bytes.
+
+    Each has its weights in fp16, its recipe and, under attack, its truth. Raises OutputError when
+    `path` exists, FormatError when the store has none of the models.
+    """
+    made = {model.key: row for model in models if (row := store.model(model.key)) is not None}
+    if not made:
+        raise FormatError(f"'{store.path}' has no model of this grid yet", hint="run it first")
     with atomic(path) as folder:
         folder.mkdir()
-        for row, model, truth in models:
-            file = folder / f"{row['key'][:24]}.safetensors"
-            file.write_bytes(save({name: _half(tensor) for name, tensor in sorted(model.module.state_dict().items())}))
-            if truth is not None:
-                save_truth(truth, file.with_suffix(".truth"))
-        rows = sorted((row for row, _, _ in models), key=lambda row: str(row["key"]))
+        for model in models:
+            if model.key in made:
+                _write(store, model, folder / f"{model.key[:24]}.safetensors")
+        rows = [_about(row) for row in sorted(made.values(), key=lambda row: str(row["key"]))]
         write_text(folder / INDEX, json.dumps({"schema": SCHEMA, "models": rows}, indent=1, allow_nan=False) + "\n")
-        return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        return len(made), sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _write(store: Store, model: ModelSpec, file: Path) -> None:
+    state = load_model(store.model_dir(model.key) / MODEL).module.state_dict()
+    file.write_bytes(save({name: _half(tensor) for name, tensor in sorted(state.items())}))
+    if model.kind == "attack":
+        save_truth(load_truth(store.truth_dir(model.key)), file.with_suffix(".truth"))
+
+
+def _about(row: Row) -> Row:
+    """What a bank says of a model: recipe, digest, seconds of its training; paths of one machine are left out."""
+    spec = {**row["spec"], "data": {**row["spec"]["data"]}}
+    for part in ("train", "test"):
+        spec["data"][part] = Path(spec["data"][part]).name
+    return {"key": row["key"], "digest": row["digest"], "seconds": row["arithmetic"], "spec": spec}
 
 
 def _half(tensor: torch.Tensor) -> torch.Tensor:

@@ -13,8 +13,7 @@ import torch
 
 from ostiary.bench.cells import Cell, DataSpec, ModelSpec, cells, digest_of, models
 from ostiary.bench.grid import ROLES, DataPart, Grid, data_path, read_grid
-from ostiary.bench.store import Row, Store
-from ostiary.bench.work import DATA, INPUTS_DIR, MODEL
+from ostiary.bench.store import DATA, INPUTS_DIR, MODEL, Row, Store
 from ostiary.core.errors import DataError
 from ostiary.core.session import environment
 from ostiary.data import open_data

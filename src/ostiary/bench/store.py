@@ -25,6 +25,8 @@ from ostiary.core.errors import FormatError, OutputError
 from ostiary.core.files import atomic
 
 SCHEMA = 1
+MODEL, DATA, INPUTS_DIR = "model.safetensors", "data", "inputs"
+"""What lies in a model's folder: weights, suspect training data, inputs for guards."""
 MAX_CELL_BYTES = 4 * 2**20
 Row = dict[str, Any]
 

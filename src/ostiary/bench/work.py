@@ -19,7 +19,7 @@ from ostiary.bench import metrics
 from ostiary.bench.bank import Bank, Stored
 from ostiary.bench.cells import DataSpec, ModelSpec, model_spec, seed_of
 from ostiary.bench.grid import ROLES
-from ostiary.bench.store import Row, Store
+from ostiary.bench.store import DATA, INPUTS_DIR, MODEL, Row, Store
 from ostiary.core.catalog import make
 from ostiary.core.errors import DataError
 from ostiary.core.files import atomic
@@ -36,8 +36,6 @@ from ostiary.training.flow import new_model
 
 INPUTS = 500
 """Plain test images, and as many with the trigger, that a guard has to judge."""
-
-MODEL, DATA, INPUTS_DIR = "model.safetensors", "data", "inputs"
 
 
 def prepare_data(*, store: str, spec: dict[str, Any], trusted: list[list[Any]]) -> dict[str, Any]:
@@ -158,7 +156,9 @@ def _made(
         poisoned: Poisoned = attack.poison(clean, run=attacker)
         # The moments that normalise the images are those of the set the model is trained on.
         fresh = new_model(model.arch, poisoned.data, width=model.width, seed=model.seed)
-        return _trained(fresh, poisoned.data, recipe, run, stored), poisoned.data, poisoned.truth
+        # A trigger that was learned would be another one on another processor: the bank's counts.
+        truth = stored.truth() if stored else poisoned.truth
+        return _trained(fresh, poisoned.data, recipe, run, stored), poisoned.data, truth
     if stored:
         return stored.weights(fresh), clean, stored.truth()
     if isinstance(attack, TrainingAttack):
