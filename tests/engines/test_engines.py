@@ -93,7 +93,8 @@ def test_needs_come_first_and_what_cannot_run_is_blocked(engine: Engine) -> None
     order = [done.key for done in ended]
     assert order.index("first") < order.index("second") < order.index("third")
     blocked = {done.key: done.reason for done in ended if done.status == "blocked"}
-    assert blocked == dict.fromkeys(("after bad", "after that"), "no such class (name another)")
+    reason = "what it needs ended with failed: no such class (name another)"
+    assert blocked == dict.fromkeys(("after bad", "after that"), reason)
     assert len(order) == len(set(order)) == 6
 
 

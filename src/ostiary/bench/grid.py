@@ -90,8 +90,9 @@ class DefencePart(Part):
 
 
 class Limits(Part):
-    """What one job may take: seconds, memory in GiB, torch threads."""
+    """What one job may take: seconds, memory in GiB, torch threads; and the device it computes on."""
 
+    device: str = "cpu"
     timeout: Annotated[float, Field(gt=0)] = 3600.0
     memory_gib: Annotated[float, Field(gt=0)] = 8.0
     threads: Count = 1

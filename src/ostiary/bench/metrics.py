@@ -19,6 +19,7 @@ from ostiary.core.types import Images
 from ostiary.data import ImageSet, batch_size, to_uint8
 from ostiary.defend import REPAIRED, SCORES, SUSPECTED, read_result
 from ostiary.models.classifier import TorchClassifier
+from ostiary.models.fuse import fused_inference
 from ostiary.models.load import load_model
 from ostiary.repair.tune import Tuning, fine_tune
 from ostiary.training import accuracy
@@ -105,21 +106,23 @@ class Joined:
 
 def of_model(model: TorchClassifier, test: ImageSet, truth: Truth | None, prefix: str = "") -> dict[str, Rate]:
     """Accuracy and, where there is a trigger, attack success, robust accuracy and the false-trigger rate."""
-    found = {"accuracy": accuracy(model, test)}
+    quick = fused_inference(model, channels_last=True)
+    run = Run(device=model.device)
+    found = {"accuracy": accuracy(quick, test)}
     if truth is not None and truth.trigger is not None:
-        attack = attack_rates(model, test, truth, run=Run())
+        attack = attack_rates(quick, test, truth, run=run)
         found |= {SUCCESS: attack.success, ROBUST: attack.robust}
         if attack.false_trigger is not None:
             found["false-trigger rate"] = attack.false_trigger
     return {prefix + name: rate for name, rate in found.items()}
 
 
-def of_repair(work: Path, test: ImageSet, truth: Truth | None) -> Joined:
+def of_repair(work: Path, test: ImageSet, truth: Truth | None, device: str = "cpu") -> Joined:
     """Rates of the repaired model; nothing where none was made."""
     file = work / REPAIRED
     if not file.exists():
         return Joined({}, {})
-    model = load_model(file)
+    model = load_model(file, device=device)
     return Joined(of_model(model, test, truth), {}, model)
 
 

@@ -105,6 +105,10 @@ class Runner:
     def __post_init__(self) -> None:
         self._cells = {cell.key: cell for cell in self.plan.cells}
 
+    @property
+    def _device(self) -> str:
+        return self.plan.grid.limits.device
+
     def run(self, engine: Engine, *, retry_failed: bool = False) -> None:
         """Run every cell that the store lacks; failed ones too with `retry_failed`. Returns when all are recorded.
 
@@ -203,7 +207,13 @@ class Runner:
             needs.append(self._add_model(model.twin, found))
         bank = None if self.bank is None else str(self.bank)
         found[key] = self._job(
-            key, "make_model", needs if model.from_twin else needs[:1], found, spec=asdict(model), bank=bank
+            key,
+            "make_model",
+            needs if model.from_twin else needs[:1],
+            found,
+            spec=asdict(model),
+            bank=bank,
+            device=self._device,
         )
         return key
 
@@ -225,6 +235,7 @@ class Runner:
             "model": str(folder / MODEL),
             "trusted": str(self.store.set_dir(trusted)),
             "data": str(folder / DATA) if cell.verb == "screen" else None,
+            "device": self._device,
             "inputs": str(folder / INPUTS_DIR) if cell.verb == "guard" else None,
             # From the cell's public name: whoever knows the attack's seed could repeat its choices.
             "seed": int(self.store.name(cell.key)[:8], 16),
@@ -254,10 +265,12 @@ class Runner:
         key, spec = f"measure:{cell.key}", asdict(cell.model)
         if cell.defence is None:
             needs = [f"model:{cell.model.key}", f"model:{cell.model.twin.key}"]
-            found[key] = self._job(key, "measure_model", needs, found, spec=spec)
+            found[key] = self._job(key, "measure_model", needs, found, spec=spec, device=self._device)
         else:
             needs = [f"defend:{cell.key}", f"model:{cell.model.key}"]
-            found[key] = self._job(key, "measure_defence", needs, found, spec=spec, cell=cell.key, verb=cell.verb)
+            found[key] = self._job(
+                key, "measure_defence", needs, found, spec=spec, cell=cell.key, verb=cell.verb, device=self._device
+            )
 
     def _keep_cell(self, cell: Cell, done: Done) -> None:
         row = self._row(cell)
@@ -267,7 +280,8 @@ class Runner:
         row["seconds"] = round(sum(one["seconds"] for one in spent), 3)
         if done.status == "ok":
             row |= done.value | self._defended(cell)
-            self.store.keep(row)
+            keep = self.store.fail if row["status"] == "failed" else self.store.keep
+            keep(row)
         else:
             row |= {"status": done.status, "reason": done.reason, "rates": {}, "measures": {}}
             self.store.fail(row)

@@ -8,7 +8,7 @@ import json
 import shutil
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ def _pack(folder: Path, data: ImageSet) -> None:
         write_packed(folder, data)
 
 
-def make_model(*, store: str, spec: dict[str, Any], bank: str | None = None) -> Row:
+def make_model(*, store: str, spec: dict[str, Any], bank: str | None = None, device: str) -> Row:
     """Make one model: poison, train or edit; weights are rounded to fp16, so that a bank holds the very same model.
 
     With `bank`, a model that it holds is taken from there instead of being trained. A model that
@@ -99,23 +99,22 @@ def make_model(*, store: str, spec: dict[str, Any], bank: str | None = None) -> 
     """
     kept, model = Store(Path(store)), model_spec(spec)
     with kept.claim(model.key, wait=True) or nullcontext():
-        return kept.model(model.key) or _make(kept, model, Bank(Path(bank)) if bank else None)
+        return kept.model(model.key) or _make(kept, model, Bank(Path(bank)) if bank else None, torch.device(device))
 
 
-def _make(kept: Store, model: ModelSpec, bank: Bank | None) -> Row:
+def _make(kept: Store, model: ModelSpec, bank: Bank | None, device: torch.device) -> Row:
     begun = time.perf_counter()
     folder, truth_folder = kept.model_dir(model.key), kept.truth_dir(model.key)
     for leftover in (folder, truth_folder):
         shutil.rmtree(leftover, ignore_errors=True)
-    pool, test = (PackedSet(kept.set_dir(model.data.part_key(part))) for part in ("pool", "test"))
-    clean = pool.subset(stratified_rows(pool.labels, (model.data.images,), seed_of("draw", model.seed))[0])
+    clean = _drawn(kept, model)
     stored = bank.find(model.key) if bank else None
     making = time.perf_counter()
-    made, data, truth = _made(kept, model, clean, stored)
+    made, data, truth = _made(kept, model, clean, stored, device)
     arithmetic = round(time.perf_counter() - making, 3)
     if truth is not None:
         save_truth(truth, truth_folder)
-    inputs, triggered = _inputs(test, truth, model)
+    inputs, triggered = _inputs(_test(kept, model), truth, model)
     made = as_half(made)
     with atomic(folder) as temporary:
         temporary.mkdir()
@@ -136,42 +135,29 @@ def _make(kept: Store, model: ModelSpec, bank: Bank | None) -> Row:
 
 
 def _made(
-    kept: Store, model: ModelSpec, clean: ImageSet, stored: Stored | None
+    kept: Store, model: ModelSpec, clean: ImageSet, stored: Stored | None, device: torch.device
 ) -> tuple[TorchClassifier, ImageSet, Truth | None]:
     """The model, the training data that its maker hands over, the truth."""
-    recipe, run = Recipe(**model.recipe), Run(seed=model.seed)
-    attacker = Run(seed=seed_of("attack", model.key))
-    fresh = new_model(model.arch, clean, width=model.width, seed=model.seed)
-    if model.kind == "twin":
-        return _trained(fresh, clean, recipe, run, stored), clean, None
-    if model.kind == "benign":
-        made = (
-            stored.weights(fresh)
-            if stored
-            else make("benign", model.method, model.params).train(fresh, clean, recipe, run=run)
-        )
-        return made, clean, None
-    attack = make("attack", model.method, model.params)
+    recipe, run = Recipe(**model.recipe), Run(seed=model.seed, device=device)
+    attacker = Run(seed=seed_of("attack", model.key), device=device)
+    attack = make(model.kind, model.method, model.params) if model.kind != "twin" else None
+    data, truth = clean, None
     if isinstance(attack, DataAttack):
         poisoned: Poisoned = attack.poison(clean, run=attacker)
-        # The moments that normalise the images are those of the set the model is trained on.
-        fresh = new_model(model.arch, poisoned.data, width=model.width, seed=model.seed)
+        data, truth = poisoned.data, poisoned.truth
+    fresh = new_model(model.arch, data, width=model.width, seed=model.seed)
+    if stored is not None:
         # A trigger that was learned would be another one on another processor: the bank's counts.
-        truth = stored.truth() if stored else poisoned.truth
-        return _trained(fresh, poisoned.data, recipe, run, stored), poisoned.data, truth
-    if stored:
-        return stored.weights(fresh), clean, stored.truth()
+        return stored.weights(fresh), data, stored.truth() if model.kind == "attack" else None
+    if attack is None or isinstance(attack, DataAttack):
+        return train(fresh, data, recipe, run=run).model, data, truth
+    if model.kind == "benign":
+        return attack.train(fresh, clean, recipe, run=run), clean, None
     if isinstance(attack, TrainingAttack):
-        made = attack.train(fresh, clean, recipe, run=replace(attacker, seed=model.seed))
+        made = attack.train(fresh, clean, recipe, run=run)
     else:
-        made = attack.edit(load_model(kept.model_dir(model.twin.key) / MODEL), clean, run=attacker)
+        made = attack.edit(load_model(kept.model_dir(model.twin.key) / MODEL, device=device), clean, run=attacker)
     return made.model, clean, made.truth
-
-
-def _trained(
-    fresh: TorchClassifier, data: ImageSet, recipe: Recipe, run: Run, stored: Stored | None
-) -> TorchClassifier:
-    return stored.weights(fresh) if stored else train(fresh, data, recipe, run=run).model
 
 
 def as_half(model: TorchClassifier) -> TorchClassifier:
@@ -203,29 +189,29 @@ def _inputs(test: ImageSet, truth: Truth | None, model: ModelSpec) -> tuple[Arra
     return ArraySet(pixels, labels, test.classes, [f"{i:06d}" for i in range(len(order))]), triggered
 
 
-def measure_model(*, store: str, spec: dict[str, Any]) -> dict[str, Any]:
+def measure_model(*, store: str, spec: dict[str, Any], device: str) -> dict[str, Any]:
     """Rates of a model as it stands and of its twin, and what the twin does once it is tuned on a few triggers."""
     kept, model = Store(Path(store)), model_spec(spec)
-    test = PackedSet(kept.set_dir(model.data.part_key("test")))
+    test, truth = _test(kept, model), _truth(kept, model)
     begun = time.perf_counter()
-    subject, twin = (load_model(kept.model_dir(one.key) / MODEL) for one in (model, model.twin))
-    rates = metrics.of_model(subject, test, _truth(kept, model), prefix="")
+    subject, twin = (load_model(kept.model_dir(one.key) / MODEL, device=device) for one in (model, model.twin))
+    rates = metrics.of_model(subject, test, truth)
     if model.kind != "twin":
-        rates |= metrics.of_model(twin, test, _truth(kept, model), prefix="twin ")
-        rates |= _reactivated(kept, model, twin, test, "twin ")
+        again = _reactivated(kept, model, twin, truth)
+        found = metrics.of_model(twin, test, truth) | again
+        rates |= {f"twin {name}": rate for name, rate in found.items()}
     return {"rates": metrics.plain(rates), "measures": {}, "arithmetic": round(time.perf_counter() - begun, 3)}
 
 
-def measure_defence(*, store: str, spec: dict[str, Any], cell: str, verb: str) -> dict[str, Any]:
+def measure_defence(*, store: str, spec: dict[str, Any], cell: str, verb: str, device: str) -> dict[str, Any]:
     """Join what a defence made with the truth."""
     kept, model = Store(Path(store)), model_spec(spec)
     work, truth = kept.work_dir(cell), _truth(kept, model)
     begun = time.perf_counter()
     if verb == "repair":
-        found = metrics.of_repair(work, PackedSet(kept.set_dir(model.data.part_key("test"))), truth)
+        found = metrics.of_repair(work, _test(kept, model), truth, device)
         if found.model is not None:
-            test = PackedSet(kept.set_dir(model.data.part_key("test")))
-            found.rates.update(_reactivated(kept, model, found.model, test, ""))
+            found.rates |= _reactivated(kept, model, found.model, truth)
     elif verb == "screen":
         found = metrics.of_screen(work, PackedSet(kept.model_dir(model.key) / DATA), truth)
     elif verb == "guard":
@@ -237,16 +223,22 @@ def measure_defence(*, store: str, spec: dict[str, Any], cell: str, verb: str) -
     return {"rates": metrics.plain(found.rates), "measures": found.measures, "arithmetic": arithmetic}
 
 
-def _reactivated(
-    kept: Store, model: ModelSpec, subject: TorchClassifier, test: ImageSet, prefix: str
-) -> dict[str, Rate]:
-    truth = _truth(kept, model)
+def _reactivated(kept: Store, model: ModelSpec, subject: TorchClassifier, truth: Truth | None) -> dict[str, Rate]:
     if truth is None or truth.trigger is None:
         return {}
+    run = Run(seed=seed_of("reactivate", model.key), device=subject.device)
+    tuned = metrics.reactivate(subject, _drawn(kept, model), truth, run=run)
+    return {"re-activated attack success rate": metrics.of_model(tuned, _test(kept, model), truth)[metrics.SUCCESS]}
+
+
+def _drawn(kept: Store, model: ModelSpec) -> ImageSet:
+    """The images that a model is trained on, before anything is done to them."""
     pool = PackedSet(kept.set_dir(model.data.part_key("pool")))
-    clean = pool.subset(stratified_rows(pool.labels, (model.data.images,), seed_of("draw", model.seed))[0])
-    tuned = metrics.reactivate(subject, clean, truth, run=Run(seed=seed_of("reactivate", model.key)))
-    return {f"{prefix}re-activated attack success rate": metrics.attack_rates(tuned, test, truth, run=Run()).success}
+    return pool.subset(stratified_rows(pool.labels, (model.data.images,), seed_of("draw", model.seed))[0])
+
+
+def _test(kept: Store, model: ModelSpec) -> ImageSet:
+    return PackedSet(kept.set_dir(model.data.part_key("test")))
 
 
 def _truth(kept: Store, model: ModelSpec) -> Truth | None:

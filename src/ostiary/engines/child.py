@@ -14,7 +14,7 @@ from ostiary.core.errors import OstiaryError
 from ostiary.core.seal import close_seal
 from ostiary.engines.job import Job
 
-NO_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory")
+NO_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory", "bad_alloc")
 
 
 def main(job: Job, answer: Connection) -> None:
@@ -27,11 +27,14 @@ def main(job: Job, answer: Connection) -> None:
         threading.Thread(target=_end_with_parent, daemon=True).start()
         value = _call(job)
         message: tuple[str, Any, str] = ("ok", value, "")
-    except OstiaryError as error:
-        message = ("failed", None, str(error) + (f" ({error.hint})" if error.hint else ""))
     except BaseException as error:  # noqa: BLE001 - whatever a method throws is the job's result
-        text = f"{type(error).__name__}: {error}".strip()
+        hint = getattr(error, "hint", None)
+        text = f"{error} ({hint})" if hint else str(error)
+        if not isinstance(error, OstiaryError):
+            text = f"{type(error).__name__}: {error}".strip()
         out = isinstance(error, MemoryError) or any(words in text.lower() for words in NO_MEMORY)
+        if out and job.memory is not None:
+            text = f"more than {job.memory / 2**30:.3g} GiB of memory were asked for ({text})"
         message = ("memory" if out else "failed", None, text)
     answer.send((*message, peak_bytes()))
     answer.close()

@@ -43,6 +43,9 @@ def _blocked(cause: Done, waiting: dict[str, Job]) -> Iterator[Done]:
     for key in lost:
         waiting.pop(key)
     for key in lost:
-        done = Done(key=key, status="blocked", reason=cause.reason)
+        reason = (
+            cause.reason if cause.status == "blocked" else f"what it needs ended with {cause.status}: {cause.reason}"
+        )
+        done = Done(key=key, status="blocked", reason=reason)
         yield done
         yield from _blocked(done, waiting)
