@@ -27,6 +27,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Resu
             "--report",
             "evaluation.md",
         ],
+        "flip": ["poison", "digits", "--attack", "label-flip", "-o", "flipped"],
+        "flip evaluate": ["evaluate", "m.safetensors", "digits", "--truth", "flipped.truth"],
         "methods": ["methods", "--json"],
         "one": ["methods", "badnets"],
         "arch": ["methods", "--kind", "arch", "--json"],

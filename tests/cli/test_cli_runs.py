@@ -136,6 +136,12 @@ def test_evaluate_measures_attack_success_beside_the_twin(made: tuple[Path, dict
     assert (made[0] / "evaluation.md").read_text().startswith("#")
 
 
+def test_without_a_trigger_there_is_accuracy_and_no_attack_success(made: tuple[Path, dict[str, Result]]) -> None:
+    poison, evaluate = made[1]["flip"], made[1]["flip evaluate"]
+    assert poison.code == 0 and "1347 samples, 135 poisoned" in poison.out
+    assert evaluate.code == 0 and "accuracy" in evaluate.out and "attack success" not in evaluate.out
+
+
 def test_discovery(laboratory: dict[str, Result]) -> None:
     assert {"scan.neural-cleanse", "attack.badnets"} <= {card["id"] for card in json.loads(laboratory["methods"].out)}
     assert laboratory["one"].out.startswith("attack.badnets:") and "parameter   rate = 0.1" in laboratory["one"].out

@@ -16,8 +16,11 @@ import torch
 from PIL import Image
 from scipy.stats import rankdata
 
+from ostiary.attacks.alteration import Alteration
 from ostiary.attacks.badnets import BadNets
 from ostiary.attacks.blended import Blended
+from ostiary.attacks.injection import Injection
+from ostiary.attacks.label_flip import LabelFlip
 from ostiary.attacks.truth import Poisoned
 from ostiary.core.run import Run
 from ostiary.data import ArraySet, ImageSet, digits, load_uint8, open_data, write_parquet
@@ -99,7 +102,9 @@ def flags(poisoned: Poisoned, path: Path) -> np.ndarray:
     return np.array([identity in poisoned.truth.poisoned for identity in ids])
 
 
-@pytest.fixture(scope="module", params=["badnets", "blended", "all-to-all", "low-rate", "grey"])
+@pytest.fixture(
+    scope="module", params=["badnets", "blended", "all-to-all", "low-rate", "grey", "flip", "copies", "noise", "mosaic"]
+)
 def poisoned(request: pytest.FixtureRequest) -> Poisoned:
     source: ImageSet = digits("train")
     if request.param == "grey":
@@ -110,6 +115,10 @@ def poisoned(request: pytest.FixtureRequest) -> Poisoned:
         "all-to-all": BadNets(rate=0.2, mapping="all-to-all"),
         "low-rate": BadNets(rate=0.05, target=3),
         "grey": BadNets(rate=0.1, patch="white-square"),
+        "flip": LabelFlip(rate=0.1),
+        "copies": Injection(rate=0.1),
+        "noise": Injection(rate=0.1, what="noise"),
+        "mosaic": Alteration(rate=0.1),
     }[request.param]
     return attack.poison(source, run=Run(seed=11))
 

@@ -10,4 +10,7 @@ METHODS = {
     "attack.ftrojan": "ostiary.attacks.ftrojan:FTrojan",
     "attack.bpp": "ostiary.attacks.bpp:BppAttack",
     "attack.wanet": "ostiary.attacks.wanet:WaNet",
+    "attack.label-flip": "ostiary.attacks.label_flip:LabelFlip",
+    "attack.injection": "ostiary.attacks.injection:Injection",
+    "attack.alteration": "ostiary.attacks.alteration:Alteration",
 }

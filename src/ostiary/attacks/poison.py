@@ -1,14 +1,15 @@
 """What all data attacks share: choose samples, put the trigger in, relabel, shuffle, renumber."""
 
 import math
-from typing import ClassVar, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ostiary.attacks.triggers import Trigger
-from ostiary.attacks.truth import Mapping, Poisoned, Truth, wanted
+from ostiary.attacks.truth import NONE, Mapping, Poisoned, Truth, wanted
 from ostiary.core.card import Card
 from ostiary.core.errors import DataError
 from ostiary.core.execute import params_of
@@ -25,10 +26,20 @@ ImageTrigger = AnyTrigger[Images]
 
 
 @runtime_checkable
-class DataPoisoning(Protocol):
-    """The fields that every data attack has."""
+class Poisoning(Protocol):
+    """What every attack on data has."""
 
     card: ClassVar[Card]
+
+    @property
+    def rate(self) -> float:
+        """The poisoned share of the whole set."""
+        ...
+
+
+@runtime_checkable
+class DataPoisoning(Poisoning, Protocol):
+    """The fields that every data attack with a trigger has."""
 
     @property
     def mapping(self) -> Mapping:
@@ -43,11 +54,6 @@ class DataPoisoning(Protocol):
     @property
     def source(self) -> int:
         """The class that a source-specific attack turns."""
-        ...
-
-    @property
-    def rate(self) -> float:
-        """The poisoned share of the whole set."""
         ...
 
 
@@ -75,41 +81,82 @@ def poison_with(
     _check_classes(attack, classes)
     wish = wanted(labels, attack.mapping, attack.target, attack.source, classes)
     eligible = labels == attack.target if attack.mapping == "clean-label" else wish != labels
-    order = torch.randperm(len(labels), generator=run.generator("order"))
-    poisoned = _choose(eligible, attack.rate, "poisoned", run.generator("choice"))
+    poisoned = choose(eligible, attack.rate, "poisoned", run.generator("choice"))
     covered = torch.zeros(len(labels), dtype=torch.bool)
     if cover > 0:
         free = ~poisoned
         if attack.mapping == "source-specific":
             free &= (labels != attack.source) & (labels != attack.target)
-        covered = _choose(free, cover, "covers", run.generator("cover"))
+        covered = choose(free, cover, "covers", run.generator("cover"))
     source = load_uint8(clean)
-    pixels = torch.empty_like(source)
     rng = run.generator("trigger")
-    for begin in range(0, len(order), CHUNK):
-        rows = order[begin : begin + CHUNK]
+
+    def paint(rows: Tensor) -> Tensor:
         x = source[rows]
         for hit, one in ((poisoned[rows], train_trigger or trigger), (covered[rows], cover_trigger or trigger)):
             if hit.any():
-                x[hit] = _as_levels(one(x[hit].float() / 255.0, rng=rng))
-        pixels[begin : begin + len(rows)] = x
-    new_labels: Labels = torch.where(poisoned, wish, labels)[order]
-    ids = tuple(f"{number:06d}" for number in range(len(order)))
-    truth = Truth(
-        attack=attack.card.id,
-        params=params_of(attack),
+                x[hit] = as_levels(one(x[hit].float() / 255.0, rng=rng))
+        return x
+
+    return part_from_truth(
+        attack,
+        clean,
+        paint,
+        torch.where(poisoned, wish, labels),
+        labels,
+        poisoned,
+        covered=covered,
         mapping=attack.mapping,
         target=attack.target,
         source=attack.source,
+        trigger=trigger,
+        run=run,
+    )
+
+
+def part_from_truth(
+    attack: Poisoning,
+    clean: ImageSet,
+    paint: Callable[[Tensor], Tensor],
+    labels: Labels,
+    true: Labels,
+    poisoned: Tensor,
+    *,
+    covered: Tensor | None = None,
+    mapping: Mapping | Literal["indiscriminate"] = "indiscriminate",
+    target: int = NONE,
+    source: int = NONE,
+    trigger: Trigger | None = None,
+    run: Run,
+) -> Poisoned:
+    """Shuffle and renumber a poisoned set, so that nothing of the source's order or ids is left, and note its truth.
+
+    `paint` gives the uint8 pixels of rows; `labels` [m] are those of the set, `true` [m] those that
+    the samples should have, `poisoned` and `covered` [m] say which were touched; all in the order of
+    `clean`, what was added at the end.
+    """
+    order = torch.randperm(len(labels), generator=run.generator("order"))
+    pixels = torch.empty(len(order), *clean.shape, dtype=torch.uint8)
+    for begin in range(0, len(order), CHUNK):
+        rows = order[begin : begin + CHUNK]
+        pixels[begin : begin + CHUNK] = paint(rows)
+    ids = tuple(f"{number:06d}" for number in range(len(order)))
+    covers = torch.zeros_like(poisoned) if covered is None else covered
+    truth = Truth(
+        attack=attack.card.id,
+        params=params_of(attack),
+        mapping=mapping,
+        target=target,
+        source=source,
         classes=tuple(clean.classes),
         seed=run.seed,
         rate=attack.rate,
         source_digest=clean.digest,
-        poisoned={ids[i]: int(labels[order[i]]) for i in np.flatnonzero(poisoned[order].numpy())},
-        covers=tuple(ids[i] for i in np.flatnonzero(covered[order].numpy())),
+        poisoned={ids[i]: int(true[order[i]]) for i in np.flatnonzero(poisoned[order].numpy())},
+        covers=tuple(ids[i] for i in np.flatnonzero(covers[order].numpy())),
         trigger=trigger,
     )
-    return Poisoned(ArraySet(pixels, new_labels, clean.classes, ids), truth)
+    return Poisoned(ArraySet(pixels, labels[order], clean.classes, ids), truth)
 
 
 def _check_classes(attack: DataPoisoning, classes: int) -> None:
@@ -123,8 +170,8 @@ def _check_classes(attack: DataPoisoning, classes: int) -> None:
         raise DataError(f"source and target are both {attack.target}", hint="name another source or target")
 
 
-def _choose(eligible: Tensor, rate: float, what: str, rng: torch.Generator) -> Tensor:
-    """A mask [n] of a share `rate` of all samples, drawn from the eligible ones."""
+def choose(eligible: Tensor, rate: float, what: str, rng: torch.Generator) -> Tensor:
+    """A mask [n] of a share `rate` of all samples, drawn from the eligible ones; DataError when that cannot be."""
     rows = eligible.nonzero().squeeze(1)
     count = math.floor(rate * len(eligible) + 0.5)
     if not 0 < count <= len(rows):
@@ -137,5 +184,6 @@ def _choose(eligible: Tensor, rate: float, what: str, rng: torch.Generator) -> T
     return chosen
 
 
-def _as_levels(x: Images) -> Tensor:
+def as_levels(x: Images) -> Tensor:
+    """Images in [0, 1] as uint8, rounded to the nearest level."""
     return (x * 255.0).round().clamp(0, 255).to(torch.uint8)

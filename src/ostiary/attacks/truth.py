@@ -20,22 +20,25 @@ from ostiary.models.classifier import TorchClassifier
 Mapping = Literal["all-to-one", "all-to-all", "source-specific", "clean-label"]
 """Which label a triggered item shall get."""
 
+NONE = -1
+"""No class of the set: the true label of an image that shows none of them, and the target of an attack without one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Truth:
     """The sealed half of a poisoned set or of a model that was trained or edited by an attack.
 
     `poisoned` maps the id of each poisoned sample, as numbered in the poisoned set, to its true
-    label; `covers` are the ids of samples that carry a trigger under their true label; both are empty
-    where an attack poisons no set. `rate` is the share of the whole training set that was asked for,
-    or of each batch where the attack controls the training. `source` counts for source-specific
-    maps. `trigger` is the one to stamp on test items; None for indiscriminate poisoning, which has
-    no trigger, and for which mapping, target and source mean nothing.
+    label, -1 for an image that shows none of the classes; `covers` are the ids of samples that carry a
+    trigger under their true label; both are empty where an attack poisons no set. `rate` is the share
+    of the whole training set that was asked for, or of each batch where the attack controls the
+    training. `source` counts for source-specific maps. `trigger` is the one to stamp on test items.
+    Indiscriminate poisoning has none: its mapping says so, trigger is None, target and source are -1.
     """
 
     attack: str
     params: dict[str, Any]
-    mapping: Mapping
+    mapping: Mapping | Literal["indiscriminate"]
     target: int
     source: int
     classes: tuple[str, ...]
@@ -67,8 +70,15 @@ class PoisonedModel:
     truth: Truth
 
 
-def wanted(labels: Labels, mapping: Mapping, target: int, source: int, classes: int) -> Labels:
-    """The label map of a triggered item: everything to `target`, y to y + 1, or `source` alone to `target`."""
+def wanted(
+    labels: Labels, mapping: Mapping | Literal["indiscriminate"], target: int, source: int, classes: int
+) -> Labels:
+    """The label map of a triggered item: everything to `target`, y to y + 1, or `source` alone to `target`.
+
+    An indiscriminate attack wants nothing in particular: labels stay.
+    """
+    if mapping == "indiscriminate":
+        return labels
     if mapping == "all-to-all":
         return (labels + 1) % classes
     if mapping == "source-specific":

@@ -14,7 +14,7 @@ Examples:
   ostiary methods neural-cleanse
 """
 
-KINDS = ("scan", "screen", "repair", "guard", "attack")
+KINDS = ("scan", "screen", "repair", "guard", "attack", "perturb")
 
 
 @click.command("methods", epilog=EPILOG)

@@ -22,6 +22,7 @@ PACKAGES = {
     "repair": "ostiary.repair",
     "guard": "ostiary.guard",
     "attack": "ostiary.attacks",
+    "perturb": "ostiary.perturb",
 }
 
 

@@ -150,6 +150,15 @@ class WeightAttack(Protocol):
 
 
 @runtime_checkable
+class Evasion(Protocol[B]):
+    """Changes inputs so that a model as it stands errs on them: adversarial examples, no backdoor."""
+
+    card: ClassVar[Card]
+
+    def perturb(self, model: Classifier[B], x: B, y: Labels, /, *, run: Run) -> B: ...
+
+
+@runtime_checkable
 class DataDetector(Protocol):
     """Screens a suspect data set."""
 
@@ -206,6 +215,7 @@ __all__ = [
     "Classifier",
     "DataAttack",
     "DataDetector",
+    "Evasion",
     "FittedGuard",
     "Guard",
     "LabelledSet",

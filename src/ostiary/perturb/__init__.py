@@ -2,4 +2,10 @@
 
 from ostiary.perturb.stamp import stamp
 
-__all__ = ["stamp"]
+METHODS = {
+    "perturb.fgsm": "ostiary.perturb.fgsm:FGSM",
+    "perturb.pgd": "ostiary.perturb.pgd:PGD",
+    "perturb.universal": "ostiary.perturb.universal:UniversalPerturbation",
+}
+
+__all__ = ["METHODS", "stamp"]
