@@ -168,3 +168,22 @@ def test_foreign_and_newer_stores_are_refused(copy: Path, tmp_path: Path) -> Non
     (copy / "store" / "store.json").write_text("[]", encoding="utf-8")
     with pytest.raises(FormatError, match="is not a store's"):
         Store(copy / "store")
+
+
+def test_a_batch_system_s_signal_ends_a_run_with_its_jobs(tmp_path: Path) -> None:
+    """Even where SIGINT is ignored, as in a shell's background job."""
+    grid_file(tmp_path, epochs="epochs = 9999")
+    program = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    words = [sys.executable, "-c", program, *command("run", tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
+        deadline = time.monotonic() + 120
+        while not list((tmp_path / "store").glob("sealed/locks/*")) or not list(
+            (tmp_path / "store" / "sets").glob("*")
+        ):
+            assert run.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        run.send_signal(signal.SIGTERM)
+        _, told = run.communicate(timeout=60)
+    assert run.returncode == 130 and "interrupted" in told

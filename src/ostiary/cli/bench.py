@@ -2,7 +2,6 @@
 
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -152,8 +151,12 @@ def _run(ctx: click.Context, grid: str, *, retry_failed: bool, create: bool, **o
 
 def _end_on_sigterm() -> None:
     """What a batch system sends before it kills: end as on Ctrl-C, so that no job is left behind."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+    def end(*_: object) -> None:
+        # Not by way of SIGINT, which is ignored in a shell's background jobs.
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def _summary(runner: "Runner", store: "Store") -> int:
