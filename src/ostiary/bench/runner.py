@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import torch
 
-from ostiary.bench.cells import Cell, DataSpec, ModelSpec, cells, digest_of, models
+from ostiary.bench.cells import Cell, DataSpec, ModelSpec, cells, digest_of, models, seed_of
 from ostiary.bench.grid import ROLES, DataPart, Grid, data_path, read_grid
 from ostiary.bench.store import DATA, INPUTS_DIR, MODEL, Row, Store
 from ostiary.core.errors import DataError
@@ -237,8 +237,8 @@ class Runner:
             "data": str(folder / DATA) if cell.verb == "screen" else None,
             "device": self._device,
             "inputs": str(folder / INPUTS_DIR) if cell.verb == "guard" else None,
-            # From the cell's public name: whoever knows the attack's seed could repeat its choices.
-            "seed": int(self.store.name(cell.key)[:8], 16),
+            # A hash of everything: nothing of the attack's own seed, which would repeat its choices, is in it.
+            "seed": seed_of("defence", cell.key),
         }
         if cell.scan is not None:
             args["scan"] = str(self.store.work_dir(cell.scan.key))
