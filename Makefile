@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 # make bench-cifar ARGS="--rate 0.01" hands arguments on.
 BENCHMARKS := train scan memory demo cifar published
 
-.PHONY: demo test lint format check coverage conformance clean $(BENCHMARKS:%=bench-%)
+.PHONY: demo test lint format check coverage conformance clean bench-grid $(BENCHMARKS:%=bench-%)
 
 demo: $(VENV)/.package
 	$(BIN)/ostiary demo
@@ -42,6 +42,13 @@ bench-cifar: ARGS ?= --work build/cifar-story
 bench-published: script := published_models
 $(BENCHMARKS:%=bench-%): $(VENV)/.package
 	$(BIN)/python -m benchmarks.$(script) $(ARGS)
+
+# make bench-grid GRID=develop; goes on where an earlier call was stopped. Models come from the bank where there is one.
+bench-grid: GRID ?= reference
+bench-grid: BANK = $(wildcard benchmarks/bank/$(GRID))
+bench-grid: $(VENV)/.package
+	$(BIN)/ostiary bench run benchmarks/grids/$(GRID).toml --store build/bench/$(GRID) $(if $(BANK),--bank $(BANK)) $(ARGS)
+	$(BIN)/ostiary bench table --store build/bench/$(GRID)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage

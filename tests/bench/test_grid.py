@@ -94,3 +94,17 @@ def test_files_that_are_no_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         make_plan(lost)
     assert "OSTIARY_DATA" in str(caught.value.hint)
     assert os.environ.get("OSTIARY_DATA") is None
+
+
+@pytest.mark.parametrize("name", ["reference", "develop", "calibrate", "full"])
+def test_the_grids_of_the_project_are_sound(name: str) -> None:
+    grid = read_grid(Path(__file__).parents[2] / "benchmarks" / "grids" / f"{name}.toml")
+    assert grid.name == name and grid.defence
+    roles = {"reference": "report", "full": "report"}
+    assert grid.role == roles.get(name, name)
+
+
+def test_roles_have_seeds_of_their_own() -> None:
+    folder = Path(__file__).parents[2] / "benchmarks" / "grids"
+    seeds = [set(read_grid(folder / f"{name}.toml").seeds) for name in ("reference", "develop", "calibrate")]
+    assert len(set.union(*seeds)) == sum(map(len, seeds))
