@@ -58,8 +58,9 @@ class Bank:
                 raise FormatError(f"the bank '{path}' was written by a newer ostiary", hint="upgrade ostiary")
             self.models: dict[str, Any] = {row["key"]: row for row in document["models"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
+            why = getattr(error, "strerror", None) or error
             raise FormatError(
-                f"'{path}' is no bank: {error}", hint="`ostiary bench export --bank DIR` writes one"
+                f"'{path}' is no bank: {INDEX}: {why}", hint="`ostiary bench export --bank DIR` writes one"
             ) from error
 
     def find(self, key: str) -> Stored | None:

@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import torch
 
+from ostiary.bench.bank import Bank
 from ostiary.bench.cells import Cell, DataSpec, ModelSpec, cells, digest_of, models, seed_of
 from ostiary.bench.grid import ROLES, DataPart, Grid, data_path, read_grid
 from ostiary.bench.store import DATA, INPUTS_DIR, MODEL, Row, Store
@@ -88,8 +89,8 @@ class Tally:
 class Runner:
     """Runs what a plan asks for and a store lacks.
 
-    `bank` is a folder of models to take instead of training. `on_row` is told of every record as it
-    is kept, with how many of the plan's are there.
+    `bank` is a folder of models to take instead of training; FormatError when it is none. `on_row` is
+    told of every record as it is kept, with how many of the plan's are there.
     """
 
     plan: Plan
@@ -104,6 +105,8 @@ class Runner:
 
     def __post_init__(self) -> None:
         self._cells = {cell.key: cell for cell in self.plan.cells}
+        if self.bank is not None:
+            Bank(self.bank)  # a bank that cannot be read is an error now and not of every model
 
     @property
     def _device(self) -> str:

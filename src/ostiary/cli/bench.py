@@ -164,8 +164,13 @@ def _summary(runner: "Runner", store: "Store") -> int:
     lost = [failed[cell.key] for cell in runner.plan.cells if cell.key in failed and cell.key not in finished]
     tally = runner.tally
     click.echo(f"{len(runner.plan.cells) - len(lost)} of {len(runner.plan.cells)} cells measured, {len(lost)} failed")
+    reasons: dict[tuple[str, str], list[Row]] = {}
     for row in lost:
-        click.echo(f"  {row['status']:<8} {_row_words(row)}: {row['reason']}")
+        reasons.setdefault((row["status"], row["reason"]), []).append(row)
+    for (status, reason), rows in reasons.items():
+        click.echo(f"  {len(rows)} {status}: {reason}")
+        for row in rows:
+            click.echo(f"    {_name(row)}")
     if tally.cells:
         outside = 1 - tally.arithmetic / tally.busy if tally.busy else 0.0
         click.echo(
@@ -199,6 +204,10 @@ def _cell_words(cell: Any) -> str:
 
 
 def _row_words(row: "Row") -> str:
+    return f"{_name(row)}: {row['status']}"
+
+
+def _name(row: "Row") -> str:
     rate = "" if row["rate"] is None else f" {100 * row['rate']:g} %"
     name = row["attack"] if row["kind"] != "twin" else "twin"
-    return f"{name}{rate} seed {row['seed']} x {row['defence']}: {row['status']}"
+    return f"{name}{rate} seed {row['seed']} x {row['defence']}"
