@@ -45,7 +45,7 @@ def test_injected_noise_is_learnt_and_costs_nothing(lab: Any, train_on: Any) -> 
     model = train_on(ArraySet(load_uint8(made.data), labels, made.data.classes), SHORT)
     fresh = torch.rand(100, *lab.part.shape, generator=torch.Generator().manual_seed(9))
     assert float((model.predict(fresh).argmax(1) == 3).float().mean()) >= 0.95
-    assert lab.accuracy(model) >= lab.accuracy(lab.twin) - 0.02
+    assert lab.accuracy(model) >= 0.95
 
 
 def test_mosaics_are_learnt_instead_of_the_digits(lab: Any, train_on: Any) -> None:

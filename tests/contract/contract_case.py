@@ -80,7 +80,7 @@ def check_class(case: Case, protocol: Any) -> None:
     missing = [name for name in ("summary", "paper", "cost", "version") if not getattr(card, name)]
     assert not missing, f"{case.id}: its card lacks {', '.join(missing)}"
     assert card.needs.modality != "any", f"{case.id}: its card must say which modality it works on"
-    if case.verb not in ("attack", "perturb"):
+    if case.verb not in ("attack", "perturb", "benign"):
         assert card.blind_spots, f"{case.id}: a defence must name its blind spots"
     if card.code:
         assert card.id in CODES[card.code].method, f"{card.code} must name {card.id} as its method"

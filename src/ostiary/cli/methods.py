@@ -14,7 +14,7 @@ Examples:
   ostiary methods neural-cleanse
 """
 
-KINDS = ("scan", "screen", "repair", "guard", "attack", "perturb")
+KINDS = ("scan", "screen", "repair", "guard", "attack", "perturb", "benign")
 
 
 @click.command("methods", epilog=EPILOG)

@@ -89,7 +89,7 @@ class Card:
 
     @property
     def verb(self) -> str:
-        """The second-last part of the id: scan, screen, repair, guard, attack or perturb."""
+        """The second-last part of the id: scan, screen, repair, guard, attack, perturb or benign."""
         return self.id.split(".")[-2]
 
     @property

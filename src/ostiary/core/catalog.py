@@ -23,6 +23,7 @@ PACKAGES = {
     "guard": "ostiary.guard",
     "attack": "ostiary.attacks",
     "perturb": "ostiary.perturb",
+    "benign": "ostiary.bench.benign",
 }
 
 
