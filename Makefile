@@ -69,5 +69,5 @@ $(VENV)/.package: $(VENV)/.made pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.package
-	$(INSTALL) -e '.[dev,text]'
+	$(INSTALL) -e '.[dev,text,cluster,slurm]'
 	@touch $@

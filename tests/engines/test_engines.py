@@ -1,35 +1,22 @@
 """One contract for every engine: same sorted results, and no job can take another with it."""
 
-import os
 import signal
+import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from engine_case import MAKERS, alive, job, run, written
 
-from ostiary.core.errors import ConfigError
-from ostiary.engines import Done, Engine, Job, schedule
-from ostiary.engines.local import LocalEngine
-
-MAKERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {"local": lambda: LocalEngine(2)}
+from ostiary.core.errors import ConfigError, MissingExtra
+from ostiary.engines import Engine, make_engine, schedule
 
 
 @pytest.fixture(scope="module", params=MAKERS)
-def engine(request: Any) -> Iterator[Engine]:
-    with MAKERS[request.param]() as made:
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    with MAKERS[request.param](request) as made:
         yield made
-
-
-def job(key: str, call: str, /, *, needs: tuple[str, ...] = (), **args: Any) -> Job:
-    extra = {name: args.pop(name) for name in ("timeout", "memory", "sealed", "threads") if name in args}
-    return Job(key=key, call=f"work:{call}", args=args, needs=needs, **extra)
-
-
-def run(engine: Engine, *jobs: Job) -> dict[str, Done]:
-    return {done.key: done for done in schedule(engine, jobs)}
 
 
 def test_follows_the_protocol(engine: Engine) -> None:
@@ -126,25 +113,45 @@ def test_needs_that_nothing_meets_are_refused(engine: Engine) -> None:
         run(engine, job("a", "double", x=1, needs=("b",)), job("b", "double", x=1, needs=("a",)))
 
 
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def test_values_travel_as_json(engine: Engine) -> None:
+    done = run(engine, job("pair", "echo", value=(1, None)), job("object", "fail", kind="object"))
+    assert done["pair"].value == [1, None]
+    assert done["object"].status == "failed" and "JSON" in done["object"].reason
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_leaving_ends_what_still_runs(name: str, tmp_path: Path) -> None:
+def test_leaving_ends_what_still_runs(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     mark = tmp_path / "pid"
-    with MAKERS[name]() as engine:
+    with MAKERS[name](request) as engine:
         engine.submit(job("long", "sleep", seconds=600, mark=str(mark)))
-        deadline = time.monotonic() + 60
-        while not (mark.exists() and mark.read_text(encoding="utf-8")):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-    pid = int(mark.read_text(encoding="utf-8"))
+        pid = int(written(mark))
     deadline = time.monotonic() + 20
     while alive(pid):
         assert time.monotonic() < deadline, "the job outlived its engine"
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("lokal", {}, ("no engine is called 'lokal'", "did you mean 'local'?")),
+        ("local", {"address": "auto"}, ("the engine 'local' has no option 'address'", "known: slots")),
+    ],
+)
+def test_unknown_engines_and_options_are_refused(name: str, options: dict[str, str], words: tuple[str, str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_engine(name, **options)
+    assert (str(caught.value), caught.value.hint) == words
+
+
+def test_an_engine_is_made_by_its_name() -> None:
+    with make_engine("local", slots=1, address=None) as made:
+        assert isinstance(made, Engine) and made.slots == 1
+
+
+@pytest.mark.parametrize(("name", "package", "extra"), [("ray", "ray", "cluster"), ("slurm", "submitit", "slurm")])
+def test_a_missing_extra_is_named(name: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtra) as caught:
+        make_engine(name)
+    assert caught.value.hint == f"pip install 'ostiary[{extra}]'"

@@ -1,5 +1,6 @@
 """What the jobs of the engine tests call."""
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -14,9 +15,15 @@ def double(x: int) -> int:
     return 2 * x
 
 
-def fail(kind: str) -> None:
+def echo(value: Any) -> Any:
+    return tuple(value)
+
+
+def fail(kind: str) -> object:
     if kind == "ours":
         raise DataError("no such class", hint="name another")
+    if kind == "object":
+        return object()
     raise ValueError("a method's own mistake")
 
 
@@ -49,13 +56,19 @@ def append(file: str, word: str, seconds: float = 0.0) -> str:
     return word
 
 
-def once(folder: str, signum: int = signal.SIGKILL) -> str:
-    """Ends its own process the first time, and answers the second."""
-    mark = Path(folder) / "was-here"
-    if not mark.exists():
-        mark.touch()
-        os.kill(os.getpid(), signum)
-    return "second time"
+def outlive(mark: str = "", file: str = "") -> str:
+    """Names the process that runs the job, to be killed; without a mark kills it, each time."""
+    runner = multiprocessing.parent_process()
+    assert runner is not None and runner.pid is not None
+    if not mark:
+        os.kill(runner.pid, signal.SIGKILL)
+        time.sleep(60)
+    append(file, "begun")
+    if Path(mark).exists():
+        return "second time"
+    Path(mark).write_text(str(runner.pid), encoding="utf-8")
+    time.sleep(60)
+    return "first time"
 
 
 def where() -> dict[str, Any]:
@@ -64,6 +77,10 @@ def where() -> dict[str, Any]:
     from ostiary.core.seal import sealed
 
     return {"sealed": sealed(), "threads": torch.get_num_threads(), "bench": "ostiary.bench" in sys.modules}
+
+
+def size(file: str) -> int:
+    return len(Path(file).read_bytes())
 
 
 def reach(module: str) -> None:

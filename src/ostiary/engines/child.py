@@ -1,6 +1,7 @@
 """One job in one process: limits, seal, the call, the answer. Nothing of the bench is imported here."""
 
 import importlib
+import json
 import multiprocessing
 import os
 import resource
@@ -44,11 +45,14 @@ def _call(job: Job) -> Any:
     if job.memory is not None:
         # Private writable memory, which is what a job asks for; mapped files, shared by all, are not counted.
         resource.setrlimit(resource.RLIMIT_DATA, (job.memory, job.memory))
-    import torch
-
-    torch.set_num_threads(job.threads)
+    # A child of a warm server has torch already; else torch reads this when the job imports it.
+    os.environ["OMP_NUM_THREADS"] = str(job.threads)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(job.threads)
     module, _, name = job.call.partition(":")
-    return getattr(importlib.import_module(module), name)(**job.args)
+    # Through JSON here too, so that an engine which sends text gives a job nothing else, and gets nothing else back.
+    value = getattr(importlib.import_module(module), name)(**json.loads(json.dumps(job.args)))
+    return json.loads(json.dumps(value))
 
 
 def peak_bytes() -> int:

@@ -20,10 +20,10 @@ _starting = Lock()
 """The fork server is asked by one thread at a time."""
 
 
-def context() -> ForkServerContext:
-    """The fork server's context: its server has torch loaded, so that a child starts in milliseconds."""
+def context(*, warm: bool = True) -> ForkServerContext:
+    """The fork server's context; a `warm` server has torch loaded, so that a child starts in milliseconds."""
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["torch", "ostiary.engines.child", "ostiary.defend"])
+    found.set_forkserver_preload(["torch", "ostiary.engines.child", "ostiary.defend"] if warm else [])
     return found
 
 
@@ -38,14 +38,15 @@ def _no_main() -> Iterator[None]:
         sys.modules["__main__"] = own
 
 
-def isolated(job: Job, stop: Event | None = None) -> Done:
+def isolated(job: Job, stop: Event | None = None, *, warm: bool = True) -> Done:
     """Run `job` in a child process and wait for its end.
 
     A crash, a passed time limit or too much memory end the child alone and are told as such. Once
-    `stop` is set the child is ended, and the job counts as crashed.
+    `stop` is set the child is ended, and the job counts as crashed. A process that runs one job only
+    is quicker when its fork server is not `warm`.
     """
     begun = time.monotonic()
-    ctx = context()
+    ctx = context(warm=warm)
     receive, send = ctx.Pipe(duplex=False)
     process = ctx.Process(target=child.main, args=(job, send), daemon=True)
     with _starting, _no_main():

@@ -1,7 +1,8 @@
 """What an engine runs and what it gives back: plain data, so that it can go to another machine as JSON."""
 
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 DoneStatus = Literal["ok", "failed", "timeout", "memory", "crashed", "blocked"]
 
@@ -28,6 +29,16 @@ class Job:
     memory: int | None = None
     threads: int = 1
 
+    def to_json(self) -> str:
+        """The job as text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Job":
+        """The job that `to_json` made a text of."""
+        values = json.loads(text)
+        return cls(**{**values, **{name: tuple(values[name]) for name in ("needs", "hidden", "keep")}})
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Done:
@@ -45,6 +56,15 @@ class Done:
     seconds: float = 0.0
     peak_bytes: int = 0
 
+    def to_json(self) -> str:
+        """The end as text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Done":
+        """The end that `to_json` made a text of."""
+        return cls(**json.loads(text))
+
 
 @runtime_checkable
 class Engine(Protocol):
@@ -57,6 +77,9 @@ class Engine(Protocol):
     def slots(self) -> int:
         """How many jobs may run at once."""
         ...
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exc: object) -> None: ...
 
     def submit(self, job: Job, /) -> None:
         """Take a job; its `needs` are met."""
