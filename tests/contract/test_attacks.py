@@ -311,5 +311,5 @@ def test_blended_takes_a_picture(tmp_path: Path) -> None:
     assert torch.allclose(pattern, torch.tensor([1.0, 0.0, 0.2])[:, None, None].expand(3, 12, 12))
     (tmp_path / "no.png").write_text("no picture")
     for name in ("no.png", "missing.png"):
-        with pytest.raises(FormatError, match="cannot read the pattern image"):
+        with pytest.raises(FormatError, match="cannot read the picture"):
             Blended(image=str(tmp_path / name)).trigger((3, 12, 12), Run())
