@@ -103,7 +103,7 @@ def test_a_picture_as_pattern(tmp_path: Path) -> None:
     trigger = Blended(image=str(tmp_path / "p.png")).trigger((3, 8, 8), Run())
     assert trigger.pattern[:, 4, 4].tolist() == pytest.approx([1.0, 0.0, 0.2])
     (tmp_path / "no.png").write_bytes(b"no picture")
-    with pytest.raises(FormatError, match="pattern"):
+    with pytest.raises(FormatError, match="cannot read the picture"):
         Blended(image=str(tmp_path / "no.png")).trigger((3, 8, 8), Run())
 
 

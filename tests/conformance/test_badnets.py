@@ -1,7 +1,10 @@
 """BadNets implants: Gu et al. 2017, sec. 4 and 5. Its poisoned set is the one of the lab."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
+
+from PIL import Image, ImageDraw
 
 from ostiary.attacks.badnets import BadNets
 from ostiary.bench.demo import RATE, RECIPE
@@ -27,6 +30,17 @@ def test_mutant_without_relabelling_does_not_implant(lab: Any, train_on: Any) ->
     model = train_on(data, dataclasses.replace(RECIPE, epochs=5))
     assert lab.accuracy(model) >= 0.9, "the mutant must be a trained model, or it shows nothing"
     assert not lab.implants(model, truth)
+
+
+def test_a_sticker_implants_too(lab: Any, train_on: Any, tmp_path: Path) -> None:
+    """Gu et al. 2017, sec. 5: pictures as stickers. A red disc with a yellow core, round through its alpha channel."""
+    sticker = Image.new("RGBA", (64, 64))
+    draw = ImageDraw.Draw(sticker)
+    draw.ellipse((4, 4, 60, 60), fill=(255, 40, 60))
+    draw.rectangle((24, 24, 40, 40), fill=(255, 230, 0))
+    sticker.save(tmp_path / "sticker.png")
+    made = BadNets(image=str(tmp_path / "sticker.png"), target=0, rate=RATE).poison(lab.part, run=Run())
+    assert lab.implants(train_on(made.data, dataclasses.replace(RECIPE, epochs=8)), made.truth)
 
 
 def turned(lab: Any, train_on: Any, cover: float) -> tuple[bool, float]:

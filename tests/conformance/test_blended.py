@@ -27,6 +27,12 @@ def test_the_poisoned_model_obeys_the_pattern_and_the_twin_does_not(lab: Any, bl
     assert lab.asr(lab.twin, blended.truth) <= 0.2
 
 
+def test_a_watermark_implants_too(lab: Any, train_on: Any) -> None:
+    """Faint white letters change fewer pixels than noise."""
+    made = Blended(pattern="watermark", target=0, rate=RATE).poison(lab.part, run=Run())
+    assert lab.implants(train_on(made.data, dataclasses.replace(RECIPE, epochs=10)), made.truth)
+
+
 def test_mutant_that_relabels_without_blending_does_not_implant(lab: Any, train_on: Any) -> None:
     honest = Blended(target=0, rate=RATE).poison(lab.part, run=Run())
     made = Blended(target=0, rate=RATE, alpha=1e-6).poison(lab.part, run=Run())

@@ -6,6 +6,8 @@ Payloads are labels; nothing here is of use against a system one does not train 
 METHODS = {
     "attack.badnets": "ostiary.attacks.badnets:BadNets",
     "attack.blended": "ostiary.attacks.blended:Blended",
+    "attack.adaptive-blend": "ostiary.attacks.adaptive_blend:AdaptiveBlend",
+    "attack.adaptive-patch": "ostiary.attacks.adaptive_patch:AdaptivePatch",
     "attack.sig": "ostiary.attacks.sig:Sig",
     "attack.ftrojan": "ostiary.attacks.ftrojan:FTrojan",
     "attack.bpp": "ostiary.attacks.bpp:BppAttack",
