@@ -2,7 +2,7 @@
 
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,10 @@ from ostiary.models.classifier import TorchClassifier
 from ostiary.training.augment import crop_flip
 
 Precision = Literal["auto", "bf16", "fp32"]
+
+Step = Callable[[TorchClassifier, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""What a model learns from one batch of images in [0, 1] and labels: leaves gradients in the parameters, whose old
+ones are gone, and gives the mean loss and the number of right predictions, both without a graph."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,14 +89,36 @@ def _steps(n: int, batch: int) -> int:
     return max(1, -(-n // batch) - (1 if n % batch == 1 and n > 1 else 0))
 
 
+def plain_step(recipe: Recipe, device: torch.device) -> Step:
+    """The step of ordinary training: cross-entropy under the recipe's precision and label smoothing."""
+
+    def step(model: TorchClassifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        with autocast(device, recipe.precision):
+            logits = model.logits(x)
+        loss = cross_entropy(logits.float(), y, label_smoothing=recipe.label_smoothing)
+        loss.backward()
+        return loss.detach(), (logits.argmax(1) == y).sum()
+
+    return step
+
+
 def train(
-    model: TorchClassifier, data: ImageSet, recipe: Recipe, /, *, run: Run, checkpoint: Path | None = None
+    model: TorchClassifier,
+    data: ImageSet,
+    recipe: Recipe,
+    /,
+    *,
+    run: Run,
+    checkpoint: Path | None = None,
+    step: Step | None = None,
 ) -> Trained:
     """Train `model` in place on `data` and return it.
 
     Deterministic under `run.seed` on one machine's CPU. With `checkpoint`, the state is written
-    after every epoch and a run that finds the file goes on from it. Raises ModelError when the loss
-    is no longer finite, FormatError when the checkpoint is damaged or belongs to another run.
+    after every epoch and a run that finds the file goes on from it. `step` says what is learnt from a
+    batch where that is not `plain_step`; what it keeps beside the model is in no checkpoint. Raises
+    ModelError when the loss is no longer finite, FormatError when the checkpoint is damaged or belongs
+    to another run.
     """
     pixels, labels = load_uint8(data), data.labels
     device = run.device
@@ -113,10 +139,11 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=recipe.lr, total_steps=total, pct_start=0.2, cycle_momentum=False
     )
+    step = step or plain_step(recipe, device)
     state = _Progress(net, optimizer, schedule, checkpoint, key=f"{model.digest}:{data.digest}:{run.seed}:{recipe}")
     losses, accuracies = state.resume()
     for epoch in range(len(losses), recipe.epochs):
-        loss, share = _train_epoch(model, net, pixels, labels, recipe, optimizer, schedule, run, epoch)
+        loss, share = _train_epoch(model, pixels, labels, recipe, step, optimizer, schedule, run, epoch)
         losses.append(loss)
         accuracies.append(share)
         state.save(losses, accuracies)
@@ -127,16 +154,16 @@ def train(
 
 def _train_epoch(
     model: TorchClassifier,
-    net: nn.Module,
     pixels: Tensor,
     labels: Tensor,
     recipe: Recipe,
+    step: Step,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
     run: Run,
     epoch: int,
 ) -> tuple[float, float]:
-    net.train()
+    model.module.train()
     total = torch.zeros((), device=run.device)
     right = torch.zeros((), device=run.device)
     steps, seen = _steps(len(labels), recipe.batch), 0
@@ -144,18 +171,15 @@ def _train_epoch(
         # Dropout draws from the global generator, which must depend on seed and epoch alone.
         torch.manual_seed(run.seed * 100_003 + epoch)
         batches = _epoch_batches(pixels, labels, recipe, run.generator(f"epoch-{epoch}"), run.device)
-        for step, (x, y) in enumerate(batches):
-            with autocast(run.device, recipe.precision):
-                logits = model.logits(x)
-            loss = cross_entropy(logits.float(), y, label_smoothing=recipe.label_smoothing)
+        for number, (x, y) in enumerate(batches):
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss, hits = step(model, x, y)
             optimizer.step()
             schedule.step()
-            total += loss.detach() * len(y)
-            right += (logits.argmax(1) == y).sum()
+            total += loss * len(y)
+            right += hits
             seen += len(y)
-            run.step(epoch * steps + step + 1, recipe.epochs * steps, "training")
+            run.step(epoch * steps + number + 1, recipe.epochs * steps, "training")
     mean = float(total / seen)
     if not torch.isfinite(torch.tensor(mean)):
         raise ModelError(
