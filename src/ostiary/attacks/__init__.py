@@ -15,4 +15,5 @@ METHODS = {
     "attack.label-flip": "ostiary.attacks.label_flip:LabelFlip",
     "attack.injection": "ostiary.attacks.injection:Injection",
     "attack.alteration": "ostiary.attacks.alteration:Alteration",
+    "attack.input-aware": "ostiary.attacks.input_aware:InputAware",
 }

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from ostiary.attacks.generator import GeneratedTrigger
 from ostiary.core.types import Images
 from ostiary.perturb import stamp
 
@@ -99,13 +100,14 @@ class QuantiseTrigger:
         return out
 
 
-Trigger = StampTrigger | AddTrigger | WarpTrigger | QuantiseTrigger
+Trigger = StampTrigger | AddTrigger | WarpTrigger | QuantiseTrigger | GeneratedTrigger
 
 KINDS: dict[str, type[Trigger]] = {
     "stamp": StampTrigger,
     "add": AddTrigger,
     "warp": WarpTrigger,
     "quantise": QuantiseTrigger,
+    "generated": GeneratedTrigger,
 }
 """The name of each kind of trigger in a truth folder."""
 
