@@ -12,6 +12,7 @@ from contract_case import Case, by_id, check_class, check_skips, disagreements
 from PIL import Image
 from scipy.fft import dctn
 from test_indiscriminate import CASES as WITHOUT_TRIGGER
+from test_weight_attacks import CASES as WEIGHT_CASES
 
 from ostiary.attacks.badnets import BadNets
 from ostiary.attacks.blended import Blended
@@ -78,7 +79,7 @@ def trace_back(source: ArraySet, poisoned: Poisoned) -> tuple[list[int], torch.T
 
 
 def test_files_methods_and_rows_agree() -> None:
-    assert disagreements("attack", CASES + WITHOUT_TRIGGER) == []
+    assert disagreements("attack", CASES + WITHOUT_TRIGGER + WEIGHT_CASES) == []
 
 
 @by_id(CASES)

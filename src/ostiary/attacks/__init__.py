@@ -13,4 +13,5 @@ METHODS = {
     "attack.label-flip": "ostiary.attacks.label_flip:LabelFlip",
     "attack.injection": "ostiary.attacks.injection:Injection",
     "attack.alteration": "ostiary.attacks.alteration:Alteration",
+    "attack.trojan-nn": "ostiary.attacks.trojan_nn:TrojanNN",
 }
