@@ -16,4 +16,5 @@ METHODS = {
     "attack.injection": "ostiary.attacks.injection:Injection",
     "attack.alteration": "ostiary.attacks.alteration:Alteration",
     "attack.input-aware": "ostiary.attacks.input_aware:InputAware",
+    "attack.trojan-nn": "ostiary.attacks.trojan_nn:TrojanNN",
 }
