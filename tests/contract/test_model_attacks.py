@@ -8,6 +8,7 @@ import pytest
 import torch
 from contract_case import Case, by_id, check_class, check_skips
 
+from ostiary.attacks.blind import task_share
 from ostiary.attacks.control import count_of
 from ostiary.attacks.generator import lay, make_mask, make_pattern
 from ostiary.attacks.input_aware import InputAware, likeness
@@ -149,3 +150,21 @@ def test_input_aware_without_a_changed_image_is_plain_training(source: ImageSet)
     )
     plain = train(new_model("small-cnn", source, width=4, seed=0), source, RECIPE, run=Run()).model
     assert made.model.digest == plain.digest
+
+
+@pytest.mark.parametrize(
+    ("task", "backdoor", "share"),
+    [
+        ((1.0, 0.0), (0.0, 1.0), 0.5),
+        ((2.0, 0.0), (0.0, 1.0), 0.2),
+        ((1.0, 0.0), (3.0, 0.0), 1.0),
+        ((3.0, 0.0), (1.0, 0.0), 0.0),
+        ((1.0, 0.0), (-1.0, 0.0), 0.5),
+    ],
+)
+def test_the_balanced_gradient_is_the_shortest(task: Any, backdoor: Any, share: float) -> None:
+    one, other = torch.tensor(task), torch.tensor(backdoor)
+    found = task_share(one, other)
+    assert found == pytest.approx(share)
+    lengths = [float((a * one + (1 - a) * other).norm()) for a in torch.linspace(0, 1, 21)]
+    assert float((found * one + (1 - found) * other).norm()) <= min(lengths) + 1e-6

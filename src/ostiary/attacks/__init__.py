@@ -17,4 +17,5 @@ METHODS = {
     "attack.alteration": "ostiary.attacks.alteration:Alteration",
     "attack.input-aware": "ostiary.attacks.input_aware:InputAware",
     "attack.trojan-nn": "ostiary.attacks.trojan_nn:TrojanNN",
+    "attack.blind": "ostiary.attacks.blind:Blind",
 }
