@@ -71,6 +71,7 @@ def defended(made: tuple[Path, dict[str, Result]]) -> tuple[Path, dict[str, Resu
             "--export-kept",
             "kept.parquet",
         ],
+        "screen shards": ["screen", "poisoned", "--model", "m.safetensors", "--shards", "3", "--format", "json"],
         "fit": ["guard", "fit", "m.safetensors", *FEW, "-o", "guard.safetensors", "--format", "json"],
         "score": ["guard", "score", "stamped.npz", *model, "--format", "json", "--seed", "3"],
         "score high": ["guard", "score", "stamped.npz", *model, "--fail-on", "backdoor"],
@@ -184,7 +185,16 @@ def test_a_dry_run_prints_the_plan_and_keeps_no_record(defended: tuple[Path, dic
     assert "scan.neural-cleanse" in done["dry"].out and "time: " in done["dry"].out
     assert "screen.spectral-signatures" in done["dry screen"].out
     kinds = [row["kind"] for row in json.loads(done["runs"].out)]
-    assert kinds.count("scan") == 5 and kinds.count("screen") == 1
+    assert kinds.count("scan") == 5 and kinds.count("screen") == 2
+
+
+def test_screening_in_shards_finds_the_same(defended: tuple[Path, dict[str, Result]]) -> None:
+    whole, shards = (defended[1][name] for name in ("screen", "screen shards"))
+    assert shards.code == whole.code, shards.err
+    assert shards.record["digests"] == whole.record["digests"]
+    for one, other in zip(whole.record["results"], shards.record["results"], strict=True):
+        assert {s["id"] for s in one["evidence"]["suspects"]} == {s["id"] for s in other["evidence"]["suspects"]}
+    assert not list((defended[0] / "ostiary-runs").glob(".shards*"))
 
 
 def test_screen_exports_what_it_found(defended: tuple[Path, dict[str, Result]]) -> None:

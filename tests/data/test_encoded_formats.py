@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from ostiary.core.errors import DataError, FormatError
-from ostiary.data import open_data, parquet
+from ostiary.data import ArraySet, ImageSet, Span, open_data, parquet, write_parquet
+from ostiary.data.write import encode_png
 
 
 def picture(level: int, mode: str = "RGB", size: tuple[int, int] = (6, 5)) -> Image.Image:
@@ -265,3 +266,39 @@ def test_what_is_no_image_set_is_refused_with_a_hint(
     with pytest.raises(error, match=message) as caught:
         open_data(name if name.startswith("hub:") else tmp_path / name)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["parquet", "folder", "array"])
+def test_a_span_is_digested_as_the_whole_set_digests_it(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = ArraySet(np.random.default_rng(0).integers(0, 256, (11, 3, 4, 5), np.uint8), np.arange(11) % 3)
+    whole: ImageSet = plain
+    if kind == "parquet":
+        monkeypatch.setattr("ostiary.data.write.GROUP_ROWS", 3)
+        for number, rows in enumerate((range(7), range(7, 11))):
+            write_parquet(tmp_path / f"{number}.parquet", plain.subset(rows))
+        whole = open_data(tmp_path)
+    elif kind == "folder":
+        for row, label in enumerate(plain.labels.tolist()):
+            (tmp_path / f"{label}").mkdir(exist_ok=True)
+            (tmp_path / f"{label}" / f"{row}.png").write_bytes(encode_png(plain.pixels([row])[0]))
+        whole = open_data(tmp_path)
+    for start, stop in ((0, 11), (2, 5), (5, 10), (6, 8), (10, 11)):
+        part = Span(whole, start, stop)
+        assert np.array_equal(part.sample_digests, whole.sample_digests[start:stop])
+        assert torch.equal(torch.cat(list(part.pixel_batches(2))), whole.pixels(range(start, stop)))
+        assert list(part.ids) == list(whole.ids[start:stop]) and torch.equal(part.labels, whole.labels[start:stop])
+
+
+def test_a_span_of_parquet_reads_its_own_row_groups_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [encoded(picture(number)) for number in range(12)]
+    whole = open_data(table(tmp_path / "set.parquet", images, list(range(12)), rows=4))
+    read: list[int | None] = []
+    honest = parquet._Shard.stream
+    monkeypatch.setattr(
+        parquet._Shard, "stream", lambda shard, group=None: (read.append(group), honest(shard, group))[1]
+    )
+    assert list(whole.stored_span(5, 8)) == images[5:8]
+    assert torch.equal(Span(whole, 5, 8).pixels([0, 2]), open_data(tmp_path / "set.parquet").pixels([5, 7]))
+    assert set(read[:2]) == {1}

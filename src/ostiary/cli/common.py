@@ -165,6 +165,11 @@ def open_model(path: str, device: str, **how: Any) -> Any:
     """Load the model that a command names, with the options of `model_options`."""
     from ostiary.models.load import load_model
 
+    return load_model(path, device=device, **load_options(**how))
+
+
+def load_options(**how: Any) -> dict[str, Any]:
+    """The options of `model_options` as `load_model` takes them."""
     shape = how.pop("input_", None)
     if shape is not None:
         try:
@@ -173,7 +178,7 @@ def open_model(path: str, device: str, **how: Any) -> Any:
                 raise ValueError
         except ValueError:
             raise ConfigError(f"--input takes C,H,W, not '{shape}'", hint="for example --input 3,32,32") from None
-    return load_model(path, device=device, **how)
+    return how
 
 
 def check_outputs(*paths: str | None) -> None:

@@ -10,6 +10,8 @@ import click
 import numpy as np
 
 from ostiary.cli import common
+from ostiary.core.errors import ConfigError
+from ostiary.engines import ENGINES, make_engine
 
 if TYPE_CHECKING:
     from ostiary.core.records import Record, SampleEvidence
@@ -20,8 +22,10 @@ Examples:
   ostiary screen train.parquet --model model.safetensors
   ostiary screen images/ --export-suspects ids.csv -o report.html
   ostiary screen train.npz --method spectral-signatures --format json
+  ostiary screen parts/ --model model.safetensors --shards 64 --engine slurm
 
-Without --model a small network is trained on DATA itself first, and the record says so.
+Without --model a small network is trained on DATA itself first, and the record says so. With --shards the images are
+never held by one process: jobs compute the model's features, which are then judged class by class, to the same result.
 """
 
 
@@ -33,6 +37,8 @@ Without --model a small network is trained on DATA itself first, and the record 
 @click.option("-o", "out", metavar="FILE", help="Write the report here (.html, .json or .md).")
 @click.option("--export-suspects", metavar="FILE", help="Write id, label, score, method and nearest sample as CSV.")
 @click.option("--export-kept", metavar="FILE", help="Write the samples that no method suspects as Parquet.")
+@click.option("--shards", type=click.IntRange(min=1), help="Compute features in so many jobs; takes --model.")
+@click.option("--engine", type=click.Choice(tuple(ENGINES)), help="Where the jobs run.  [default: local]")
 @click.option("--dry-run", is_flag=True, help="Print the plan, then stop.")
 @common.output_options()
 @common.run_options()
@@ -43,6 +49,10 @@ def command(ctx: click.Context, /, data: str, **o: Any) -> None:
     DATA is a class-per-folder image tree, .npz, Parquet, MNIST IDX or the built-in name digits.
     """
     call = common.call_settings(ctx, **o)
+    if not o["model"] and o["shards"]:
+        raise ConfigError("--shards needs --model", hint="train one on a part of the set, or leave out --shards")
+    if o["engine"] and not o["shards"]:
+        raise ConfigError("--engine needs --shards", hint="say how many jobs there are to be: --shards N")
     exports = (o["export_suspects"], o["export_kept"])
     reports = common.check_reports([*o["reports"], *([o["out"]] if o["out"] else [])], *exports)
     from ostiary.core.seal import close_seal
@@ -57,11 +67,21 @@ def command(ctx: click.Context, /, data: str, **o: Any) -> None:
     chosen = {"methods": o["methods"], "preset": call["preset"], "params": parse_sets(o["sets"])}
     with call.options() as options:
         opened = open_data(data)
-        model = common.open_model(o["model"], call["device"], **how) if o["model"] else None
+        alone = o["model"] and not o["shards"]
+        model = common.open_model(o["model"], call["device"], **how) if alone else None
         if o["dry_run"]:
             common.show_plan("screen", Have(access="gradients", training_data=True), **chosen)
             return
-        record = screen_data(opened, model, options=options, **chosen)
+        if o["shards"]:
+            from ostiary.screen.shards import screen_shards
+
+            loading = common.load_options(**how)
+            with make_engine(o["engine"] or "local") as engine:
+                record = screen_shards(
+                    data, o["model"], engine, shards=o["shards"], how=loading, options=options, **chosen
+                )
+        else:
+            record = screen_data(opened, model, options=options, **chosen)
     finished = not record.interrupted and bool(record.coverage.ok)
     if o["export_suspects"] and finished:
         _export_suspects(record, opened, Path(o["export_suspects"]))

@@ -56,6 +56,12 @@ class OutOfTime(OstiaryError):
     exit_code = 3
 
 
+class JobFailed(OstiaryError):
+    """A job of an engine crashed or failed, so what it was part of is not there."""
+
+    exit_code = 3
+
+
 class SealBroken(OstiaryError):
     """A defence process tried to reach the sealed truth or a sealed module."""
 

@@ -1,7 +1,7 @@
 """Data sets of images: reading, writing, splits and content digests."""
 
 from ostiary.data.arrays import ArraySet
-from ostiary.data.base import ImageSet, Subset, batch_size, require_classes, to_uint8, to_unit
+from ostiary.data.base import ImageSet, Span, Subset, batch_size, require_classes, to_uint8, to_unit
 from ostiary.data.digits import digits
 from ostiary.data.folder import FolderSet
 from ostiary.data.load import load_uint8
@@ -15,6 +15,7 @@ __all__ = [
     "FolderSet",
     "ImageSet",
     "ParquetSet",
+    "Span",
     "Subset",
     "batch_size",
     "digits",

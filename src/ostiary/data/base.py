@@ -33,8 +33,8 @@ class ImageSet(ABC):
     """Images of one size with labels: implements `LabelledSet[Images]`.
 
     Pixels are kept as uint8; `take` and `batches` give float32 [n, c, h, w] in [0, 1]. A set is
-    immutable: digests are computed once. Subclasses give `pixels`, and override `pixel_batches`
-    and `stored` where the storage has a faster order or its own bytes.
+    immutable: digests are computed once. Subclasses give `pixels`, and override `pixel_batches`,
+    `stored` and `stored_span` where the storage has a faster order or its own bytes.
     """
 
     def __init__(
@@ -71,6 +71,12 @@ class ImageSet(ABC):
     def stored(self) -> Iterator[bytes]:
         """Each sample's bytes as stored, in order; the digest is taken over them."""
         for block in self.pixel_batches(self.chunk_rows):
+            yield from (image.tobytes() for image in block.numpy())
+
+    def stored_span(self, start: int, stop: int, /) -> Iterator[bytes]:
+        """What `stored` gives for rows `start` to `stop`, without reading the others."""
+        for at in range(start, stop, self.chunk_rows):
+            block = self.pixels(range(at, min(at + self.chunk_rows, stop)))
             yield from (image.tobytes() for image in block.numpy())
 
     def take(self, rows: Sequence[int] | Tensor, /) -> Images:
@@ -146,6 +152,23 @@ class Subset(ImageSet):
     def sample_digests(self) -> NDArray[np.uint8]:
         """The underlying set's digests of these rows, uint8 [n, 32]."""
         return self.base.sample_digests[self.rows.numpy(), :]
+
+
+class Span(ImageSet):
+    """Rows `start` to `stop` of another set, read and digested by themselves: the others are never read."""
+
+    def __init__(self, base: ImageSet, start: int, stop: int) -> None:
+        labels, ids = base.labels[start:stop], base.ids[start:stop]
+        super().__init__(name=base.name, classes=base.classes, labels=labels, ids=ids, shape=base.shape)
+        self._base, self._start = base, start
+
+    def pixels(self, rows: Sequence[int] | Tensor, /) -> Tensor:
+        """The samples at `rows` of this span as uint8 [n, c, h, w]."""
+        return self._base.pixels(as_rows(rows, len(self)) + self._start)
+
+    def stored(self) -> Iterator[bytes]:
+        """The bytes of each sample of this span as the whole set stores them, in order."""
+        return self._base.stored_span(self._start, self._start + len(self))
 
 
 class _Adapted(ImageSet):

@@ -42,7 +42,11 @@ class FolderSet(ImageSet):
 
     def stored(self) -> Iterator[bytes]:
         """The bytes of every file, in order."""
-        return (_read(path) for path in self._paths)
+        return self.stored_span(0, len(self))
+
+    def stored_span(self, start: int, stop: int, /) -> Iterator[bytes]:
+        """The bytes of the files `start` to `stop`, in order."""
+        return (_read(path) for path in self._paths[start:stop])
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -81,6 +81,12 @@ class ParquetSet(ImageSet):
             if shard.ids:
                 yield from shard.stream()
 
+    def stored_span(self, start: int, stop: int, /) -> Iterator[bytes]:
+        """The encoded bytes of the images `start` to `stop`, in order; row groups outside are not read."""
+        for (shard, group), begin, end in zip(self._groups, self._starts, self._starts[1:], strict=False):
+            if begin < stop and end > start:
+                yield from islice(shard.stream(group), max(start - begin, 0), min(stop, end) - begin)
+
     def _pick(self, group: int, local: list[int]) -> list[bytes]:
         """The encoded images at `local` rows of a row group, through a cache bounded by CACHE_BYTES."""
         if group in self._cache:

@@ -1,4 +1,4 @@
-"""Penultimate features of a whole set, computed in one pass and shared by the screeners of a run."""
+"""Penultimate features of a whole set, computed in one pass or in shards, and shared by the screeners of a run."""
 
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -29,10 +29,21 @@ _kept: WeakKeyDictionary[TorchClassifier, tuple[str, SetFeatures]] = WeakKeyDict
 
 def features_of(model: TorchClassifier, data: LabelledSet[Images], run: Run) -> SetFeatures:
     """Features and thumbnails of every sample in order; the last set's are kept as long as the model lives."""
-    key = f"{model.digest}:{data.digest}"
     kept = _kept.get(model)
-    if kept is not None and kept[0] == key:
+    if kept is not None and kept[0] == f"{model.digest}:{data.digest}":
         return kept[1]
+    found = compute_features(model, data, run)
+    keep_features(model, data, found)
+    return found
+
+
+def keep_features(model: TorchClassifier, data: LabelledSet[Images], found: SetFeatures) -> None:
+    """Let `features_of` give what was computed elsewhere for this model and this set."""
+    _kept[model] = (f"{model.digest}:{data.digest}", found)
+
+
+def compute_features(model: TorchClassifier, data: LabelledSet[Images], run: Run) -> SetFeatures:
+    """Features and thumbnails of every sample in order, in one pass."""
     quick = fused_inference(model, channels_last=True)
     features = thumbnails = np.empty((0, 0), np.float32)
     done = 0
@@ -44,6 +55,4 @@ def features_of(model: TorchClassifier, data: LabelledSet[Images], run: Run) -> 
         features[done : done + len(x)], thumbnails[done : done + len(x)] = part.numpy(), small.numpy()
         done += len(x)
         run.step(done, len(data), "features")
-    found = SetFeatures(features, thumbnails)
-    _kept[model] = (key, found)
-    return found
+    return SetFeatures(features, thumbnails)
