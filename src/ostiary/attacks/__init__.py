@@ -14,4 +14,5 @@ METHODS = {
     "attack.injection": "ostiary.attacks.injection:Injection",
     "attack.alteration": "ostiary.attacks.alteration:Alteration",
     "attack.trojan-nn": "ostiary.attacks.trojan_nn:TrojanNN",
+    "attack.poisoned-tuning": "ostiary.attacks.poisoned_tuning:PoisonedTuning",
 }
