@@ -18,4 +18,5 @@ METHODS = {
     "attack.input-aware": "ostiary.attacks.input_aware:InputAware",
     "attack.trojan-nn": "ostiary.attacks.trojan_nn:TrojanNN",
     "attack.blind": "ostiary.attacks.blind:Blind",
+    "attack.poisoned-tuning": "ostiary.attacks.poisoned_tuning:PoisonedTuning",
 }
