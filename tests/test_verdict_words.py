@@ -44,7 +44,7 @@ def strings(path: Path) -> Iterator[tuple[int, str]]:
 def texts() -> Iterator[tuple[str, str]]:
     for path in sorted(SOURCE.rglob("*.py")):
         yield from ((f"{path.relative_to(SOURCE)}:{line}", text) for line, text in strings(path))
-    for path in sorted((SOURCE / "report" / "templates").iterdir()):
+    for path in sorted(SOURCE.glob("*/templates/*")):
         lines = path.read_text(encoding="utf-8").splitlines()
         yield from ((f"{path.relative_to(SOURCE)}:{number}", line) for number, line in enumerate(lines, 1))
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ostiary.cli import common
+from ostiary.core.errors import ConfigError
+from ostiary.engines import ENGINES, make_engine
 
 if TYPE_CHECKING:
     from ostiary.bench.runner import Plan, Runner
@@ -41,7 +43,7 @@ RUN_EPILOG = """\b
 Examples:
   ostiary bench run benchmarks/grids/reference.toml --store build/reference
   ostiary bench run benchmarks/grids/reference.toml --store build/reference --bank benchmarks/bank/reference
-  ostiary bench run my.toml --store build/mine --slots 4
+  ostiary bench run my.toml --store /shared/mine --engine ray --ray-address auto
 
 Stopped in any way, it goes on with `ostiary bench resume`. Exit code 3 means that some cells failed; each is a row
 with its reason.
@@ -52,6 +54,33 @@ Examples:
   ostiary bench resume benchmarks/grids/reference.toml --store build/reference
   ostiary bench resume benchmarks/grids/reference.toml --store build/reference --retry-failed
   ostiary bench resume my.toml --store build/mine --slots 1
+"""
+
+
+TABLE_EPILOG = """\b
+Examples:
+  ostiary bench table --store build/reference
+  ostiary bench table --store build/reference --format html -o table.html
+  ostiary bench table --store build/reference --attack wanet --defence fine-pruning
+"""
+
+EXPORT_EPILOG = """\b
+Examples:
+  ostiary bench export --store build/reference -o rows.parquet
+  ostiary bench export --store build/reference -o rows.jsonl
+  ostiary bench export benchmarks/grids/reference.toml --store build/reference --bank bank
+
+Parquet is for other tools; .jsonl holds everything and can be imported into another store; a bank holds the models of
+GRID in fp16 with their recipes and truths.
+"""
+
+IMPORT_EPILOG = """\b
+Examples:
+  ostiary bench import rows.jsonl --store build/other
+  ostiary bench import results.csv --store build/reference
+  ostiary bench import results.csv --store build/reference && ostiary bench table --store build/reference
+
+A .csv has the layout of BackdoorBench's public results; its figures stand beside ours in tables, marked as theirs.
 """
 
 
@@ -68,6 +97,10 @@ def store_option(required: bool = True) -> Callable[[F], F]:
 def engine_options() -> Callable[[F], F]:
     """Where jobs run."""
     return common.stack(
+        click.option(
+            "--engine", type=click.Choice(tuple(ENGINES)), default="local", help="Where jobs run.  [default: local]"
+        ),
+        click.option("--ray-address", metavar="ADDRESS", help="A Ray cluster: auto, HOST:PORT or ray://HOST:PORT."),
         click.option("--slots", type=click.IntRange(min=1), help="Jobs at once.  [default: one per core]"),
         click.option("--bank", metavar="DIR", help="Take models from this bank instead of training them."),
     )
@@ -127,12 +160,103 @@ def resume_command(ctx: click.Context, /, grid: str, retry_failed: bool, **o: An
     _run(ctx, grid, retry_failed=retry_failed, create=False, **o)
 
 
+@command.command("table", epilog=TABLE_EPILOG)
+@store_option()
+@click.option("--format", "form", type=click.Choice(["text", "md", "html"]), default="text", help="Form of the table.")
+@click.option("-o", "out", metavar="FILE", help="Write it here instead of stdout.")
+@click.option("--attack", metavar="NAME", help="Only the page of this attack.")
+@click.option("--defence", metavar="NAME", help="Only the page of this defence.")
+@common.global_options()
+@click.pass_context
+def table_command(ctx: click.Context, /, **o: Any) -> None:
+    """Print the leaderboard of a store: overview, one page per attack and one per defence."""
+    common.call_settings(ctx, **o)
+    common.check_outputs(o["out"])
+    from ostiary.bench.index import rows
+    from ostiary.bench.page import leaderboard, select
+    from ostiary.bench.render import render_html, render_markdown, render_text
+    from ostiary.bench.store import Store
+    from ostiary.bench.transfer import their_rows
+    from ostiary.core.files import write_text
+
+    store = Store(Path(o["store"]))
+    page = leaderboard(rows(store), theirs=their_rows(store))
+    if o["attack"] or o["defence"] or o["form"] == "text":
+        page = select(page, attack=o["attack"], defence=o["defence"])
+    text = {"text": render_text, "md": render_markdown, "html": render_html}[o["form"]](page)
+    if o["out"]:
+        write_text(Path(o["out"]), text)
+        click.echo(f"wrote {o['out']}")
+    else:
+        click.echo(text, nl=False)
+    _tell_damaged(store)
+
+
+@command.command("export", epilog=EXPORT_EPILOG)
+@click.argument("grid", required=False)
+@store_option()
+@click.option("-o", "out", metavar="FILE", help="Rows as .parquet or .jsonl.")
+@click.option("--bank", metavar="DIR", help="Models of GRID, as a bank.")
+@common.global_options()
+@click.pass_context
+def export_command(ctx: click.Context, /, grid: str | None, **o: Any) -> None:
+    """Write the rows of a store, or the models of GRID, for others."""
+    common.call_settings(ctx, **o)
+    common.check_outputs(o["out"], o["bank"])
+    if not (o["out"] or o["bank"]):
+        raise ConfigError("nothing to export", hint="-o FILE.parquet, -o FILE.jsonl or --bank DIR")
+    if o["bank"] and not grid:
+        raise ConfigError("--bank needs a grid", hint="ostiary bench export GRID.toml --store DIR --bank DIR")
+    suffix = Path(o["out"] or "").suffix
+    if o["out"] and suffix not in (".parquet", ".jsonl"):
+        raise ConfigError(f"rows go to .parquet or .jsonl, not '{o['out']}'", hint="name such a file")
+    from ostiary.bench.bank import export_bank
+    from ostiary.bench.index import export_parquet, rows
+    from ostiary.bench.runner import make_plan
+    from ostiary.bench.store import Store
+    from ostiary.bench.transfer import export_rows
+
+    store = Store(Path(o["store"]))
+    if o["out"]:
+        found = rows(store)
+        (export_parquet if suffix == ".parquet" else export_rows)(found, Path(o["out"]))
+        click.echo(f"wrote {o['out']}  {len(found)} rows")
+    if o["bank"]:
+        count, size = export_bank(store, make_plan(Path(str(grid))).models, Path(o["bank"]))
+        click.echo(f"wrote {o['bank']}  {count} models, {size / 2**20:.1f} MiB")
+    _tell_damaged(store)
+
+
+@command.command("import", epilog=IMPORT_EPILOG)
+@click.argument("file")
+@store_option()
+@common.global_options()
+@click.pass_context
+def import_command(ctx: click.Context, /, file: str, **o: Any) -> None:
+    """Take rows of another store, or published results of another tool, into a store."""
+    common.call_settings(ctx, **o)
+    from ostiary.bench.store import Store
+    from ostiary.bench.transfer import import_file
+
+    taken = import_file(Store(Path(o["store"]), create=True), Path(file))
+    click.echo(f"{taken.new} rows taken, {taken.known} known before, {len(taken.damaged)} damaged")
+    for text in taken.damaged:
+        click.echo(f"damaged {text}", err=True)
+    sys.exit(3 if taken.damaged else 0)
+
+
+def _tell_damaged(store: "Store") -> None:
+    for text in store.damaged:
+        click.echo(f"damaged record {text}", err=True)
+
+
 def _run(ctx: click.Context, grid: str, *, retry_failed: bool, create: bool, **o: Any) -> None:
     call = common.call_settings(ctx, **o)
     from ostiary.bench.runner import Runner, make_plan
     from ostiary.bench.store import Store
-    from ostiary.engines.local import LocalEngine
 
+    if o["ray_address"] and o["engine"] != "ray":
+        raise ConfigError("--ray-address needs --engine ray", hint="leave one of them out")
     plan = make_plan(Path(grid))
     store = Store(Path(o["store"]), create=create)
     begun = time.monotonic()
@@ -142,10 +266,9 @@ def _run(ctx: click.Context, grid: str, *, retry_failed: bool, create: bool, **o
 
     runner = Runner(plan, store, bank=Path(o["bank"]) if o["bank"] else None, on_row=told)
     _end_on_sigterm()
-    with LocalEngine(o["slots"]) as engine:
+    with make_engine(o["engine"], slots=o["slots"], address=o["ray_address"]) as engine:
         runner.run(engine, retry_failed=retry_failed)
-    for text in store.damaged:
-        click.echo(f"damaged record {text}", err=True)
+    _tell_damaged(store)
     sys.exit(_summary(runner, store))
 
 
