@@ -15,4 +15,5 @@ METHODS = {
     "attack.alteration": "ostiary.attacks.alteration:Alteration",
     "attack.trojan-nn": "ostiary.attacks.trojan_nn:TrojanNN",
     "attack.poisoned-tuning": "ostiary.attacks.poisoned_tuning:PoisonedTuning",
+    "attack.subnet": "ostiary.attacks.subnet:SubnetReplacement",
 }
