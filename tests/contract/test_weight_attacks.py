@@ -19,6 +19,7 @@ from ostiary.models.classifier import TorchClassifier
 CASES = (
     Case(id="attack.trojan-nn", tiny={"rate": 0.2, "target": 1, "size": 4, "steps": 3, "epochs": 1}),
     Case(id="attack.poisoned-tuning", tiny={"rate": 0.2, "target": 1, "share": 0.5, "epochs": 1}),
+    Case(id="attack.subnet", tiny={"rate": 0.2, "target": 1, "epochs": 1}),
 )
 
 

@@ -19,4 +19,5 @@ METHODS = {
     "attack.trojan-nn": "ostiary.attacks.trojan_nn:TrojanNN",
     "attack.blind": "ostiary.attacks.blind:Blind",
     "attack.poisoned-tuning": "ostiary.attacks.poisoned_tuning:PoisonedTuning",
+    "attack.subnet": "ostiary.attacks.subnet:SubnetReplacement",
 }
