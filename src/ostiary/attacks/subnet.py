@@ -84,7 +84,7 @@ class SubnetReplacement:
         head = module.get_submodule(detector.head_name)
         optimizer = torch.optim.Adam([w for w in module.parameters() if w is not head.bias], lr=LR)
         with torch.no_grad():
-            head.bias.zero_()  # type: ignore[operator,union-attr]
+            head.bias.zero_()  # type: ignore[operator]
         steps = self.epochs * -(-len(pixels) // BATCH)
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
         module.train()
@@ -110,13 +110,13 @@ def embed(model: TorchClassifier, detector: TorchClassifier, target: int, gain: 
         if name == model.head_name:
             continue
         if isinstance(module, nn.Conv2d | nn.Linear):
-            _replace(module.weight, narrow[name].weight, shared=module.weight.shape[1] == inputs)  # type: ignore[arg-type]
+            _replace(module.weight, narrow[name].weight, shared=module.weight.shape[1] == inputs)
         if isinstance(module, nn.BatchNorm2d):
             for key, value in narrow[name].state_dict().items():
                 if value.dim():
                     module.state_dict()[key][-len(value) :] = value
     head: Tensor = model.module.get_submodule(model.head_name).weight  # type: ignore[assignment]
-    own: Tensor = narrow[detector.head_name].weight[1]  # type: ignore[assignment,index]
+    own: Tensor = narrow[detector.head_name].weight[1]
     head[:, -len(own) :] = 0.0
     head[target, -len(own) :] = gain * own
 

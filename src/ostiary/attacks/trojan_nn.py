@@ -17,11 +17,14 @@ from ostiary.core.card import Card, Needs
 from ostiary.core.errors import ModelError
 from ostiary.core.run import Run
 from ostiary.data import load_uint8
-from ostiary.data.base import ImageSet
+from ostiary.data.base import ImageSet, to_unit
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.trace import trace
+from ostiary.perturb import stamp
 
 PIXEL_LR = 0.1
+IMAGES = 64
+"""Clean images on which the patch is driven, in every step the same."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +35,7 @@ class TrojanNN:
     sec. IV: the `neurons` of a convolution, the `layer`-th from
     the end, with the largest sum of absolute incoming weights are taken
     (eq. 2, 3); gradient descent on the pixels inside a square of `size` px, `margin` px from the bottom
-    right corner, drives them up on an image that is empty elsewhere (algorithm 1); the layers that
+    right corner, drives them up (algorithm 1); the layers that
     follow are retrained for `epochs` with SGD at `lr`, and a share `rate` of each batch carries the patch and
     the label `target`.
     """
@@ -43,11 +46,12 @@ class TrojanNN:
         paper="Liu et al. 2018, NDSS, Trojaning attack on neural networks",
         official_code="https://github.com/PurduePAML/TrojanNN",
         needs=Needs(access="gradients", modality="images", training_data=True),
-        cost="steps passes of one image, and epochs forward passes over the data",
+        cost="steps passes of 64 images, and epochs forward passes over the data",
         deviations=(
             "retrains on the data at hand instead of images reverse-engineered from the model",
             "a neuron is a channel of a convolution, averaged over the image",
             "neurons are driven as high as they go instead of to a value chosen by hand",
+            "they are driven on 64 clean images that carry the patch instead of on an empty image",
         ),
         marks=frozenset({"mechanism"}),
     )
@@ -71,12 +75,13 @@ class TrojanNN:
         check_target(self, clean)
         mask = BadNets(size=self.size, margin=self.margin).trigger(clean.shape).mask
         made = model.clone().to(run.device)
-        trigger = self.invert(made, mask, run=run)
+        pixels = load_uint8(clean)
+        trigger = self.invert(made, mask, pixels, run=run)
         weights = weights_after(made, conv_from_end(made, self.layer))
         retrain(
             made,
             weights,
-            load_uint8(clean),
+            pixels,
             clean.labels,
             trigger,
             rate=self.rate,
@@ -87,22 +92,23 @@ class TrojanNN:
         )
         return PoisonedModel(made, truth_of(self, clean, trigger, run=run))
 
-    def invert(self, model: TorchClassifier, mask: Tensor, *, run: Run) -> StampTrigger:
-        """The patch inside `mask` [h, w] that drives the chosen neurons of `model` highest, at 8 bits."""
+    def invert(self, model: TorchClassifier, mask: Tensor, pixels: Tensor, *, run: Run) -> StampTrigger:
+        """The patch inside `mask` [h, w] that drives the chosen neurons highest on images `pixels`, at 8 bits."""
         layer = conv_from_end(model, self.layer)
         chosen = connected(model, layer, self.neurons)
-        start = torch.rand(1, *model.input_shape, generator=run.generator("patch"))
-        pixels = start.to(run.device).requires_grad_()
+        rng = run.generator("patch")
+        x = to_unit(pixels[torch.randperm(len(pixels), generator=rng)[:IMAGES]]).to(run.device)
+        patch = torch.rand(model.input_shape, generator=rng).to(run.device).requires_grad_()
         mask = mask.to(run.device)
-        optimizer = torch.optim.Adam([pixels], lr=PIXEL_LR)
+        optimizer = torch.optim.Adam([patch], lr=PIXEL_LR)
         for step in range(self.steps):
-            driven = model.activations(mask * pixels, [layer])[layer][0, chosen]
-            (pixels.grad,) = torch.autograd.grad(-driven.float().mean(), [pixels])
+            driven = model.activations(stamp(x, mask, patch), [layer])[layer][:, chosen]
+            (patch.grad,) = torch.autograd.grad(-driven.float().mean(), [patch])
             optimizer.step()
             with torch.no_grad():
-                pixels.clamp_(0, 1)
+                patch.clamp_(0, 1)
             run.step(step + 1, self.steps, "patch")
-        return StampTrigger(mask.cpu(), as_levels(pixels.detach().cpu())[0].float() / 255.0)
+        return StampTrigger(mask.cpu(), as_levels(patch.detach().cpu()[None])[0].float() / 255.0)
 
 
 def conv_from_end(model: TorchClassifier, number: int) -> str:
