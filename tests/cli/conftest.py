@@ -5,6 +5,10 @@ from pathlib import Path
 import pytest
 from cli_case import Result, batch
 
+JSON = ["--format", "json"]
+BLIND = ["--set", "blind.rate=0.2", "--width", "8", "--epochs", "3", "--batch", "32", "--lr", "0.05", "--padding", "1"]
+TROJAN = ["--model", "twin.safetensors", "--set", "trojan-nn.steps=2", "--set", "trojan-nn.epochs=1"]
+
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Result]]:
@@ -29,6 +33,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Resu
         ],
         "flip": ["poison", "digits", "--attack", "label-flip", "-o", "flipped"],
         "flip evaluate": ["evaluate", "m.safetensors", "digits", "--truth", "flipped.truth"],
+        "blind": ["poison", "digits", "--attack", "blind", *BLIND, "-o", "blind.safetensors"],
+        "blind evaluate": ["evaluate", "blind.safetensors", "digits", "--truth", "blind.safetensors.truth", *JSON],
+        "trojan": ["poison", "digits", "--attack", "trojan-nn", *TROJAN, "-o", "trojan.safetensors"],
+        "trojan evaluate": ["evaluate", "trojan.safetensors", "digits", "--truth", "trojan.safetensors.truth", *JSON],
         "methods": ["methods", "--json"],
         "one": ["methods", "badnets"],
         "arch": ["methods", "--kind", "arch", "--json"],

@@ -51,6 +51,10 @@ def trusting(data: str, *more: str) -> list[str]:
     return ["scan", "m.safetensors", "--trusted", data, "--time-limit", "0", "-o", "never.html", *more]
 
 
+def poison(attack: str, *more: str) -> list[str]:
+    return ["poison", "digits", "--attack", attack, "-o", "new", *more]
+
+
 BAD = {
     "missing model": Bad(scan("nowhere.safetensors"), "no such file: 'nowhere.safetensors'"),
     "missing data": Bad(trusting("nowhere"), "no such file or folder: 'nowhere'"),
@@ -107,6 +111,19 @@ UNSEALED = {
     "poison over a set": Bad(["poison", "digits", "--attack", "badnets", "-o", "poisoned"], "exists already"),
     "target out of range": Bad(
         ["poison", "digits", "--attack", "badnets", "--set", "badnets.target=10", "-o", "new"], "outside the classes"
+    ),
+    "data attack with a model": Bad(poison("badnets", "--model", "m.safetensors"), "data set and takes no --model"),
+    "data attack with epochs": Bad(poison("badnets", "--epochs", "3"), "data set and takes no --epochs"),
+    "data attack with a time limit": Bad(poison("badnets", "--time-limit", "3"), "data set and takes no --time-limit"),
+    "training attack with a model": Bad(poison("blind", "--model", "m.safetensors"), "model and takes no --model"),
+    "training attack into a folder": Bad(poison("blind"), "does not end in .safetensors"),
+    "weight attack without a model": Bad(poison("trojan-nn"), "edits a trained model, and none is given"),
+    "weight attack with epochs": Bad(
+        poison("trojan-nn", "--model", "m.safetensors", "--epochs", "3"), "takes no --epochs"
+    ),
+    "weight attack, other classes": Bad(
+        ["poison", "seven.npz", "--attack", "trojan-nn", "--model", "m.safetensors", "-o", "new.safetensors"],
+        "has 7 classes, the model 10",
     ),
     "missing truth": Bad(["evaluate", "m.safetensors", "digits", "--truth", "nope"], "no truth at 'nope'"),
     "missing twin": Bad(["evaluate", "m.safetensors", "digits", "--twin", "nope"], "no such file: 'nope'"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cli_case import Result, batch, call, environment, files, popen
+from safetensors import safe_open
 
 from ostiary.cli.common import exit_code
 from ostiary.cli.render import render_text
@@ -141,6 +142,18 @@ def test_without_a_trigger_there_is_accuracy_and_no_attack_success(made: tuple[P
     poison, evaluate = made[1]["flip"], made[1]["flip evaluate"]
     assert poison.code == 0 and "1347 samples, 135 poisoned" in poison.out
     assert evaluate.code == 0 and "accuracy" in evaluate.out and "attack success" not in evaluate.out
+
+
+@pytest.mark.parametrize("name", ["blind", "trojan"])
+def test_poison_makes_a_model_and_apart_from_it_the_truth(made: tuple[Path, dict[str, Result]], name: str) -> None:
+    folder, done = made
+    assert done[name].code == 0 and f"wrote {name}.safetensors  a small-cnn with" in done[name].out
+    truth = folder / f"{name}.safetensors.truth"
+    assert {path.name for path in truth.iterdir()} == {"truth.json", "trigger.safetensors"}
+    with safe_open(folder / f"{name}.safetensors", "np") as file:
+        assert file.metadata()["width"] == ("8" if name == "blind" else "16")
+    rates = done[f"{name} evaluate"].record["results"][0]["evidence"]["rates"]
+    assert rates["accuracy"]["value"] > 0.5 and rates["attack success rate"]["value"] is not None
 
 
 def test_discovery(laboratory: dict[str, Result]) -> None:

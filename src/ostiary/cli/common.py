@@ -98,6 +98,29 @@ def model_options(function: F) -> F:
     )(function)
 
 
+RECIPE = ("epochs", "batch", "lr", "padding", "flip", "label_smoothing")
+"""The options of `training_options` that make up a recipe."""
+
+
+def training_options(function: F) -> F:
+    """What is trained, and how."""
+    rate, smoothing = click.FloatRange(min=0, min_open=True), click.FloatRange(0, 1)
+    return stack(
+        click.option("--arch", default="small-cnn", show_default=True, help="Zoo architecture."),
+        click.option("--width", type=click.IntRange(min=1), help="Its width."),
+        click.option(
+            "--epochs", type=click.IntRange(min=1), default=16, show_default=True, help="Passes over the data."
+        ),
+        click.option("--batch", type=click.IntRange(min=2), default=64, show_default=True, help="Samples per step."),
+        click.option("--lr", type=rate, default=0.1, show_default=True, help="Peak rate."),
+        click.option(
+            "--padding", type=click.IntRange(min=0), default=2, show_default=True, help="Random shifts, in pixels."
+        ),
+        click.option("--flip", is_flag=True, help="Mirror half of the images."),
+        click.option("--label-smoothing", type=smoothing, default=0.0, show_default=True, help="Smoothing."),
+    )(function)
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """The settings of one call of one command."""

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ostiary.cli import common
 
@@ -12,46 +13,122 @@ Examples:
   ostiary poison digits --attack badnets -o poisoned
   ostiary poison cifar10/train.parquet --attack badnets --set badnets.rate=0.05 --set badnets.target=0 -o poisoned
   ostiary poison images/ --attack blended --set blended.image=logo.png --seed 3 -o poisoned
+  ostiary poison digits --attack input-aware --epochs 20 --batch 32 --lr 0.05 -o bad.safetensors
+  ostiary poison digits --attack trojan-nn --model clean.safetensors -o bad.safetensors
 
-Writes DIR/train.parquet, which any trainer can read, and apart from it DIR.truth with the trigger and the poisoned
-ids, which only `ostiary evaluate` may see. This is for testing one's own pipeline and defences.
+An attack on data writes OUT/train.parquet, which any trainer can read. One that controls the training trains a zoo
+model on DATA, with the options of `ostiary train`, and one that edits a trained model changes a copy of --model; both
+write the model to OUT. Apart from it goes OUT.truth with the trigger and the poisoned ids, which only
+`ostiary evaluate` may see. This is for testing one's own pipeline and defences.
 """
+
+RUNNING: tuple[str, ...] = ("device", "time_limit")
+TRAINING: tuple[str, ...] = (*RUNNING, "arch", "width", *common.RECIPE)
+EDITING: tuple[str, ...] = (*RUNNING, "arch", "width", "model")
 
 
 @click.command("poison", epilog=EPILOG)
 @click.argument("data")
 @click.option("--attack", metavar="ID", required=True, help="The attack (`ostiary methods --kind attack`).")
 @click.option("--set", "sets", multiple=True, metavar="ID.KEY=VALUE", help="Set a parameter of the attack.")
-@click.option("-o", "out", metavar="DIR", required=True, help="Where the poisoned set goes.")
-@common.seed_option()
-@common.global_options()
+@click.option("-o", "out", metavar="OUT", required=True, help="Where the poisoned set or model goes.")
+@click.option("--model", metavar="MODEL", help="The trained model that an attack on weights edits.")
+@common.training_options
+@common.run_options()
 @click.pass_context
 def command(ctx: click.Context, /, data: str, attack: str, out: str, **o: Any) -> None:
-    """Write a poisoned copy of DATA, and apart from it the sealed truth."""
+    """Write a poisoned copy of DATA, or a model with a backdoor, and apart from it the sealed truth."""
     call = common.call_settings(ctx, **o)
-    from ostiary.attacks.truth import save_truth, truth_path
+    from ostiary.attacks.truth import truth_path
+    from ostiary.core.protocols import DataAttack
+    from ostiary.data import open_data
+
+    path = Path(out)
+    common.check_outputs(out, str(truth_path(path)))
+    built = chosen(attack, o["sets"])
+    check_options(ctx, built)
+    with call.options() as options:
+        if isinstance(built, DataAttack):
+            write_set(built, open_data(data), path, options)
+        else:
+            # What was not given counts for a fresh model alone: the header of a trained one knows its own.
+            given = {key for key in ("arch", "width") if ctx.get_parameter_source(key) is ParameterSource.COMMANDLINE}
+            write_model(built, open_data(data), path, options, o, {key: o[key] for key in given})
+    click.echo(f"wrote {truth_path(path)}  the sealed truth: keep it from whatever runs a defence")
+
+
+def chosen(attack: str, sets: Any) -> Any:
+    """The attack with its parameters; raises ConfigError when --set names another."""
     from ostiary.core.catalog import make, resolve
     from ostiary.core.errors import ConfigError
-    from ostiary.core.files import atomic
     from ostiary.core.plan import parse_sets
-    from ostiary.data import open_data, write_parquet
 
-    folder = Path(out)
-    common.check_outputs(out, str(truth_path(folder)))
-    chosen = resolve("attack", attack)
-    params = {resolve("attack", name): values for name, values in parse_sets(o["sets"]).items()}
-    if other := [name for name in params if name != chosen]:
-        raise ConfigError(f"--set names '{other[0]}', but the attack is '{chosen}'")
-    built = make("attack", chosen, params.get(chosen, {}))
-    with call.options() as options:
-        poisoned = built.poison(open_data(data), run=options.run())
-    with atomic(folder) as temporary:
+    name = resolve("attack", attack)
+    params = {resolve("attack", key): values for key, values in parse_sets(sets).items()}
+    if other := [key for key in params if key != name]:
+        raise ConfigError(f"--set names '{other[0]}', but the attack is '{name}'")
+    return make("attack", name, params.get(name, {}))
+
+
+def check_options(ctx: click.Context, attack: Any) -> None:
+    """Raise ConfigError for an option that this kind of attack has no use for, or a --model that it lacks."""
+    from ostiary.core.errors import ConfigError
+    from ostiary.core.protocols import TrainingAttack, WeightAttack
+
+    name = attack.card.id
+    if isinstance(attack, WeightAttack):
+        used, does, hint = EDITING, "edits a trained model", "give the model with --model"
+        if ctx.params["model"] is None:
+            raise ConfigError(f"'{name}' {does}, and none is given", hint="train one, and give it with --model")
+    elif isinstance(attack, TrainingAttack):
+        used, does, hint = TRAINING, "trains a fresh model", "choose the model with --arch and --width"
+    else:
+        used, does, hint = (), "poisons a data set", "poison the set first, then `ostiary train OUT -o MODEL`"
+    for key in (*TRAINING, "model"):
+        if key not in used and ctx.get_parameter_source(key) is ParameterSource.COMMANDLINE:
+            raise ConfigError(f"'{name}' {does} and takes no --{key.replace('_', '-')}", hint=hint)
+
+
+def write_set(attack: Any, clean: Any, out: Path, options: Any) -> None:
+    """Poison a set and write both halves."""
+    from ostiary.attacks.truth import save_truth, truth_path
+    from ostiary.core.files import atomic
+    from ostiary.data import write_parquet
+
+    poisoned = attack.poison(clean, run=options.run())
+    with atomic(out) as temporary:
         temporary.mkdir()
         write_parquet(temporary / "train.parquet", poisoned.data)
-        save_truth(poisoned.truth, truth_path(folder))
+        save_truth(poisoned.truth, truth_path(out))
     truth = poisoned.truth
     covers = f", {len(truth.covers)} covers" if truth.covers else ""
-    click.echo(
-        f"wrote {folder / 'train.parquet'}  {len(poisoned.data)} samples, {len(truth.poisoned)} poisoned{covers}"
-    )
-    click.echo(f"wrote {truth_path(folder)}  the sealed truth: keep it from whatever runs a defence")
+    click.echo(f"wrote {out / 'train.parquet'}  {len(poisoned.data)} samples, {len(truth.poisoned)} poisoned{covers}")
+
+
+def write_model(attack: Any, clean: Any, out: Path, options: Any, o: dict[str, Any], given: dict[str, Any]) -> None:
+    """Train or edit a model and write it and its truth; `given` says how to read one that is edited."""
+    from ostiary.attacks.truth import save_truth, truth_path
+    from ostiary.core.errors import ConfigError
+    from ostiary.core.files import atomic
+    from ostiary.core.protocols import WeightAttack
+    from ostiary.data import require_classes
+    from ostiary.inputs import check_fit
+    from ostiary.models.load import save_model
+    from ostiary.training import Recipe
+    from ostiary.training.flow import new_model
+
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"'{attack.card.id}' makes a model, and '{out}' does not end in .safetensors")
+    if isinstance(attack, WeightAttack):
+        model = common.open_model(o["model"], options.device, **given)
+        check_fit(model, clean)
+        made = attack.edit(model, clean, run=options.run())
+    else:
+        require_classes(clean)
+        recipe = Recipe(**{key: o[key] for key in common.RECIPE})
+        fresh = new_model(o["arch"], clean, width=o["width"], seed=options.seed)
+        made = attack.train(fresh, clean, recipe, run=options.run())
+    with atomic(out) as temporary:
+        save_model(made.model, temporary)
+        save_truth(made.truth, truth_path(out))
+    click.echo(f"wrote {out}  a {made.model.arch} with the backdoor of {attack.card.id}")

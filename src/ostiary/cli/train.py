@@ -21,15 +21,8 @@ With --checkpoint an interrupted training goes on when the same command is given
 @click.command("train", epilog=EPILOG)
 @click.argument("data")
 @click.option("-o", "out", metavar="MODEL", required=True, help="Where the model goes (safetensors).")
-@click.option("--arch", default="small-cnn", show_default=True, help="Zoo architecture.")
-@click.option("--width", type=click.IntRange(min=1), help="Its width.")
+@common.training_options
 @click.option("--test", metavar="DATA", help="Measure accuracy on this set afterwards.")
-@click.option("--epochs", type=click.IntRange(min=1), default=16, show_default=True, help="Passes over the data.")
-@click.option("--batch", type=click.IntRange(min=2), default=64, show_default=True, help="Samples per step.")
-@click.option("--lr", type=click.FloatRange(min=0, min_open=True), default=0.1, show_default=True, help="Peak rate.")
-@click.option("--padding", type=click.IntRange(min=0), default=2, show_default=True, help="Random shifts, in pixels.")
-@click.option("--flip", is_flag=True, help="Mirror half of the images.")
-@click.option("--label-smoothing", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Smoothing.")
 @click.option("--checkpoint", metavar="FILE", help="Save every epoch here, and go on from it.")
 @common.output_options()
 @common.run_options()
@@ -43,7 +36,7 @@ def command(ctx: click.Context, /, data: str, **o: Any) -> None:
     from ostiary.training import Recipe
     from ostiary.training.flow import train_model
 
-    recipe = Recipe(**{key: o[key] for key in ("epochs", "batch", "lr", "padding", "flip", "label_smoothing")})
+    recipe = Recipe(**{key: o[key] for key in common.RECIPE})
     with call.options() as options:
         record = train_model(
             open_data(data),
