@@ -42,6 +42,7 @@ CASES = (
     Case(id="attack.ftrojan", tiny={"rate": 0.2, "target": 1}),
     Case(id="attack.bpp", tiny={"rate": 0.2, "target": 1}),
     Case(id="attack.wanet", tiny={"rate": 0.2, "target": 1, "cover": 0}),
+    Case(id="attack.issba", tiny={"rate": 0.2, "target": 1, "steps": 20}),
 )
 WEAKER_IN_TRAINING = {"attack.adaptive-blend", "attack.adaptive-patch"}
 """Their training images carry something else than test images will."""

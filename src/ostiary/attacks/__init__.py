@@ -20,4 +20,5 @@ METHODS = {
     "attack.blind": "ostiary.attacks.blind:Blind",
     "attack.poisoned-tuning": "ostiary.attacks.poisoned_tuning:PoisonedTuning",
     "attack.subnet": "ostiary.attacks.subnet:SubnetReplacement",
+    "attack.issba": "ostiary.attacks.issba:Issba",
 }

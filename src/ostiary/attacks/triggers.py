@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from ostiary.attacks.encoder import EncodeTrigger
 from ostiary.attacks.generator import GeneratedTrigger
 from ostiary.core.types import Images
 from ostiary.perturb import stamp
@@ -100,7 +101,7 @@ class QuantiseTrigger:
         return out
 
 
-Trigger = StampTrigger | AddTrigger | WarpTrigger | QuantiseTrigger | GeneratedTrigger
+Trigger = StampTrigger | AddTrigger | WarpTrigger | QuantiseTrigger | GeneratedTrigger | EncodeTrigger
 
 KINDS: dict[str, type[Trigger]] = {
     "stamp": StampTrigger,
@@ -108,6 +109,7 @@ KINDS: dict[str, type[Trigger]] = {
     "warp": WarpTrigger,
     "quantise": QuantiseTrigger,
     "generated": GeneratedTrigger,
+    "encode": EncodeTrigger,
 }
 """The name of each kind of trigger in a truth folder."""
 
