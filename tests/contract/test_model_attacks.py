@@ -1,4 +1,4 @@
-"""One table for the attacks that control the training of a model, and one for those that edit a trained one."""
+"""One table for the attacks that control the training of a model."""
 
 import dataclasses
 from pathlib import Path
@@ -25,9 +25,10 @@ from ostiary.training.flow import new_model
 
 RECIPE = Recipe(epochs=1, batch=32, lr=0.05, padding=1, flip=False, precision="fp32")
 
-TRAINING = (Case(id="attack.input-aware", tiny={"rate": 0.2, "target": 1, "mask_steps": 3}),)
-WEIGHT: tuple[Case, ...] = ()
-CASES = TRAINING + WEIGHT
+CASES = (
+    Case(id="attack.input-aware", tiny={"rate": 0.2, "target": 1, "mask_steps": 3}),
+    Case(id="attack.blind", tiny={"rate": 0.2, "target": 1, "threshold": 100.0}),
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,32 +37,33 @@ def source(trusted: ImageSet) -> ImageSet:
     return trusted.subset(range(100))
 
 
-def attacked(case: Case, source: ImageSet, model: TorchClassifier, run: Run | None = None) -> PoisonedModel:
-    """What the attack makes: of a fresh model as wide as `model`, or of `model` itself."""
-    run, method = run or case.run(), case.build()
-    if case in WEIGHT:
-        return method.edit(model, source, run=run)
-    return method.train(new_model("small-cnn", source, width=8, seed=run.seed), source, RECIPE, run=run)
+def fresh(source: ImageSet, seed: int) -> TorchClassifier:
+    return new_model("small-cnn", source, width=8, seed=seed)
 
 
-@by_id(TRAINING)
+def attacked(case: Case, source: ImageSet, run: Run | None = None) -> PoisonedModel:
+    """What the attack makes of a fresh model."""
+    run = run or case.run()
+    made: PoisonedModel = case.build().train(fresh(source, run.seed), source, RECIPE, run=run)
+    return made
+
+
+@by_id(CASES)
 def test_a_training_attack_has_its_class_and_card(case: Case) -> None:
     check_class(case, TrainingAttack)
 
 
 @by_id(CASES)
 def test_unmet_needs_are_skipped(case: Case) -> None:
-    check_skips(case, None, None, call="edit" if case in WEIGHT else "train")
+    check_skips(case, None, None, call="train")
 
 
 @by_id(CASES)
-def test_it_gives_a_model_and_its_truth_and_leaves_its_inputs_alone(
-    case: Case, source: ImageSet, small_model: TorchClassifier
-) -> None:
-    model_before, set_before = small_model.digest, source.digest
-    made = attacked(case, source, small_model)
-    assert (small_model.digest, source.digest) == (model_before, set_before)
-    assert made.model.digest != model_before and not made.model.module.training
+def test_it_gives_a_model_and_its_truth_and_leaves_its_inputs_alone(case: Case, source: ImageSet) -> None:
+    before = source.digest
+    made = attacked(case, source)
+    assert source.digest == before
+    assert made.model.digest != fresh(source, case.seed).digest and not made.model.module.training
     assert all(weight.requires_grad for weight in made.model.module.parameters())
     assert made.model.input_shape == source.shape and tuple(made.model.classes) == tuple(source.classes)
     truth = made.truth
@@ -72,9 +74,9 @@ def test_it_gives_a_model_and_its_truth_and_leaves_its_inputs_alone(
 
 
 @by_id(CASES)
-def test_a_seed_is_a_model(case: Case, source: ImageSet, small_model: TorchClassifier) -> None:
+def test_a_seed_is_a_model(case: Case, source: ImageSet) -> None:
     state = torch.get_rng_state()
-    one, same, other = (attacked(case, source, small_model, Run(seed=seed)) for seed in (4, 4, 5))
+    one, same, other = (attacked(case, source, Run(seed=seed)) for seed in (4, 4, 5))
     assert torch.equal(torch.get_rng_state(), state), "the global generator was used"
     assert one.model.digest == same.model.digest != other.model.digest
     first, second = (tensors_of(made.truth.trigger) for made in (one, same))
@@ -82,10 +84,8 @@ def test_a_seed_is_a_model(case: Case, source: ImageSet, small_model: TorchClass
 
 
 @by_id(CASES)
-def test_the_trigger_is_pure_and_comes_back_as_it_was(
-    case: Case, source: ImageSet, small_model: TorchClassifier, tmp_path: Path
-) -> None:
-    truth = attacked(case, source, small_model).truth
+def test_the_trigger_is_pure_and_comes_back_as_it_was(case: Case, source: ImageSet, tmp_path: Path) -> None:
+    truth = attacked(case, source).truth
     x, rng = source.take(range(8)), torch.Generator().manual_seed(2)
     kept, state = x.clone(), rng.get_state()
     first, second = truth.trigger(x, rng=rng), truth.trigger(x, rng=rng)
@@ -102,20 +102,18 @@ def test_the_trigger_is_pure_and_comes_back_as_it_was(
 
 
 @by_id(CASES)
-def test_impossible_settings_are_refused(case: Case, source: ImageSet, small_model: TorchClassifier) -> None:
+def test_impossible_settings_are_refused(case: Case, source: ImageSet) -> None:
     with pytest.raises(DataError, match=r"target 10 is outside the classes 0\.\.9"):
-        attacked(dataclasses.replace(case, tiny={**case.tiny, "target": 10}), source, small_model)
+        attacked(dataclasses.replace(case, tiny={**case.tiny, "target": 10}), source)
     for rate in (0.0, 1.5):
         with pytest.raises(ConfigError, match="rate"):
             case.build(rate=rate)
 
 
 @by_id(CASES)
-def test_a_passed_deadline_ends_it(case: Case, source: ImageSet, small_model: TorchClassifier) -> None:
-    before = small_model.digest
+def test_a_passed_deadline_ends_it(case: Case, source: ImageSet) -> None:
     with pytest.raises(OutOfTime):
-        attacked(case, source, small_model, Run(deadline=0.0))
-    assert small_model.digest == before
+        attacked(case, source, Run(deadline=0.0))
 
 
 def test_a_share_of_a_batch_is_met_on_average() -> None:
@@ -125,8 +123,8 @@ def test_a_share_of_a_batch_is_met_on_average() -> None:
     assert set(counts) == {0, 1} and sum(counts) / 2000 == pytest.approx(0.64, abs=0.04)
 
 
-def test_generated_triggers_are_each_image_s_own(source: ImageSet, small_model: TorchClassifier) -> None:
-    trigger: Any = attacked(TRAINING[0], source, small_model).truth.trigger
+def test_generated_triggers_are_each_image_s_own(source: ImageSet) -> None:
+    trigger: Any = attacked(CASES[0], source).truth.trigger
     x = source.take(range(4))
     mask, pattern = make_mask(trigger.mask, x), make_pattern(trigger.pattern, x)
     assert mask.shape == (4, 1, 16, 16) and pattern.shape == x.shape
