@@ -3,7 +3,8 @@
     python examples/draw_attacks.py digits -o docs/attacks.png
 
 IMAGES is any image set that `ostiary poison` takes. Each column is one attack at its defaults; each picture stands
-above what it becomes and above the change, eight times as strong, around grey.
+above what it becomes and above the change, eight times as strong, around grey. Attacks that control the training, and
+those without a trigger, are left out.
 """
 
 import argparse
@@ -14,10 +15,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ostiary.attacks import METHODS
 from ostiary.core.catalog import make
+from ostiary.core.protocols import DataAttack
 from ostiary.core.run import Run
 from ostiary.data import open_data, trusted_subset
 
-SCALE, GAP, HEAD = 4, 6, 18
+SCALE, GAP, HEAD, ACROSS = 4, 6, 18, 7
 
 
 def column(name: str, images: torch.Tensor, poisoned: torch.Tensor) -> Image.Image:
@@ -38,7 +40,7 @@ def column(name: str, images: torch.Tensor, poisoned: torch.Tensor) -> Image.Ima
 
 
 def main() -> None:
-    """Draw all attacks side by side."""
+    """Draw the attacks side by side, ACROSS in a row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", help="an image set")
     parser.add_argument("-o", "--out", type=Path, required=True, help="the picture to write")
@@ -49,12 +51,15 @@ def main() -> None:
     columns = []
     for key in METHODS:
         attack = make("attack", key)
-        trigger = attack.poison(data, run=Run()).truth.trigger
-        columns.append(column(attack.card.name, x, trigger(x, rng=torch.Generator())))
+        trigger = attack.poison(data, run=Run()).truth.trigger if isinstance(attack, DataAttack) else None
+        if trigger is not None:
+            columns.append(column(attack.card.name, x, trigger(x, rng=torch.Generator())))
     width, height = columns[0].size
-    whole = Image.new("RGB", ((width + GAP) * len(columns) - GAP, height), "white")
+    rows = -(-len(columns) // ACROSS)
+    whole = Image.new("RGB", ((width + GAP) * min(ACROSS, len(columns)) - GAP, (height + GAP) * rows - GAP), "white")
     for number, drawn in enumerate(columns):
-        whole.paste(drawn, (number * (width + GAP), 0))
+        row, place = divmod(number, ACROSS)
+        whole.paste(drawn, (place * (width + GAP), row * (height + GAP)))
     whole.save(args.out)
 
 

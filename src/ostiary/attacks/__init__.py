@@ -9,6 +9,8 @@ METHODS = {
     "attack.adaptive-blend": "ostiary.attacks.adaptive_blend:AdaptiveBlend",
     "attack.adaptive-patch": "ostiary.attacks.adaptive_patch:AdaptivePatch",
     "attack.sig": "ostiary.attacks.sig:Sig",
+    "attack.label-consistent": "ostiary.attacks.label_consistent:LabelConsistent",
+    "attack.narcissus": "ostiary.attacks.narcissus:Narcissus",
     "attack.ftrojan": "ostiary.attacks.ftrojan:FTrojan",
     "attack.bpp": "ostiary.attacks.bpp:BppAttack",
     "attack.wanet": "ostiary.attacks.wanet:WaNet",

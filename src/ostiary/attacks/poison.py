@@ -78,7 +78,7 @@ def poison_with(
     no class, or too few samples can be poisoned.
     """
     classes, labels = len(clean.classes), clean.labels
-    _check_classes(attack, classes)
+    check_classes(attack, classes)
     wish = wanted(labels, attack.mapping, attack.target, attack.source, classes)
     eligible = labels == attack.target if attack.mapping == "clean-label" else wish != labels
     poisoned = choose(eligible, attack.rate, "poisoned", run.generator("choice"))
@@ -159,7 +159,8 @@ def part_from_truth(
     return Poisoned(ArraySet(pixels, labels[order], clean.classes, ids), truth)
 
 
-def _check_classes(attack: DataPoisoning, classes: int) -> None:
+def check_classes(attack: DataPoisoning, classes: int) -> None:
+    """Raise DataError when the attack's target or source is none of `classes`, or they are one class."""
     named = {"target": attack.target}
     if attack.mapping == "source-specific":
         named["source"] = attack.source
