@@ -33,11 +33,11 @@ class PoisonedTuning:
 
     card: ClassVar[Card] = Card(
         id="attack.poisoned-tuning",
-        summary="a clean model is fine-tuned on a small set in which some images carry a patch",
+        summary="an unpoisoned model is fine-tuned on a small set in which some images carry a patch",
         paper="Gu et al. 2017, arXiv 1708.06733",
         needs=Needs(access="gradients", modality="images", training_data=True),
         cost="epochs passes over the share of the data",
-        deviations=("the set for tuning is poisoned, the model handed on is clean; in the paper it is the reverse",),
+        deviations=("the set for tuning is poisoned and not the model handed on; in the paper it is the reverse",),
         marks=frozenset({"mechanism"}),
     )
 
