@@ -52,7 +52,7 @@ def before(acc: float, asr: float | None, *, twin: tuple[float, float] = (100, 1
 
 def repaired(acc: float, asr: float, **fields: Any) -> Row:
     """A repaired model."""
-    rates = {"accuracy": acc, ASR: asr, RA: 90 - asr, f"re-activated {ASR}": 40}
+    rates = {"accuracy": acc, ASR: asr, RA: max(0, 90 - asr), f"re-activated {ASR}": 40}
     return row(fields.pop("defence", "repair.ft"), rates=rates, **fields)
 
 

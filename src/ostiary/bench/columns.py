@@ -47,7 +47,8 @@ class Names:
         if treatment.kind == "twin":
             return "twin"
         rate = "" if treatment.rate is None else f" {100 * treatment.rate:g} %"
-        return self._treatments[treatment] + rate
+        kind = "hard-benign " if treatment.kind == "benign" else ""
+        return kind + self._treatments[treatment] + rate
 
     def attack(self, treatment: Treatment) -> str:
         """An attack without its rate."""
@@ -131,7 +132,7 @@ REPAIRS: Columns[Repairs] = (
     ("ACC after", lambda f: sheet.share(f.accuracy)),
     ("RA after", lambda f: sheet.share(f.robust)),
     ("re-activated ASR", lambda f: sheet.share(f.reactivated)),
-    ("the twin's", lambda f: sheet.share(f.twin_reactivated)),
+    ("the twin's re-activated ASR", lambda f: sheet.share(f.twin_reactivated)),
     ("loss on twins, points", lambda f: sheet.points(f.loss_twins)),
     ("loss on hard-benign, points", lambda f: sheet.points(f.loss_benign)),
     ("seconds", lambda f: sheet.seconds(f.counted.seconds)),
@@ -143,9 +144,9 @@ SCANS: Columns[Scans] = (
     ("target found", lambda f: sheet.out_of(f.target_found)),
     ("incomplete", lambda f: _incomplete(f.counted)),
     ("false alarms on twins", lambda f: sheet.out_of(f.false_twins)),
-    ("on hard-benign", lambda f: sheet.out_of(f.false_benign)),
+    ("false alarms on hard-benign", lambda f: sheet.out_of(f.false_benign)),
     ("AUROC against twins", lambda f: sheet.plain(f.auroc_twins, drawn=True)),
-    ("against hard-benign", lambda f: sheet.plain(f.auroc_benign, drawn=True)),
+    ("AUROC against hard-benign", lambda f: sheet.plain(f.auroc_benign, drawn=True)),
     ("cross-entropy", lambda f: sheet.plain(f.cross_entropy)),
     ("Brier", lambda f: sheet.plain(f.brier)),
     ("seconds", lambda f: sheet.seconds(f.counted.seconds)),
@@ -160,10 +161,10 @@ DETECTIONS: Columns[Detections] = (
     ("incomplete", lambda f: _incomplete(f.counted)),
     ("FPR on twins", lambda f: sheet.share(f.false_twins)),
     ("FPR on hard-benign", lambda f: sheet.share(f.false_benign)),
-    ("TPR pooled", lambda f: sheet.rate(f.true_positive_pooled)),
-    ("FPR pooled", lambda f: sheet.rate(f.false_positive_pooled)),
-    ("on twins pooled", lambda f: sheet.rate(f.false_twins_pooled)),
-    ("on hard-benign pooled", lambda f: sheet.rate(f.false_benign_pooled)),
+    ("TPR, pooled", lambda f: sheet.rate(f.true_positive_pooled)),
+    ("FPR, pooled", lambda f: sheet.rate(f.false_positive_pooled)),
+    ("FPR on twins, pooled", lambda f: sheet.rate(f.false_twins_pooled)),
+    ("FPR on hard-benign, pooled", lambda f: sheet.rate(f.false_benign_pooled)),
     ("unscored", lambda f: sheet.whole(f.unscored)),
     ("seconds", lambda f: sheet.seconds(f.counted.seconds)),
     ("peak memory", lambda f: sheet.memory(f.counted.peak_bytes)),
@@ -261,7 +262,7 @@ ONE_REPAIR: ONE = (
     ("ACC after", _after(ACCURACY)),
     ("RA after", _after(ROBUST)),
     ("re-activated ASR", _own(REACTIVATED)),
-    ("the twin's", _before(f"twin {REACTIVATED}")),
+    ("the twin's re-activated ASR", _before(f"twin {REACTIVATED}")),
     ("seconds", _seconds),
 )
 ONE_SCAN: ONE = (

@@ -131,7 +131,8 @@ def _glance(board: Board, names: Names) -> Section:
         "Screens and guards: the mean TPR, and the FPR."
     )
     head = ("attack", *names.place_head, "ASR", *heads)
-    table = Table("Every attack against every defence", head, tuple(rows) if heads else (), (note,))
+    keys = 1 + len(names.place_head)
+    table = Table("Every attack against every defence", head, tuple(rows) if heads else (), (note,), keys)
     return Section("glance", "Attack by attack", "overview", (table,))
 
 
@@ -158,7 +159,7 @@ def _outcome(counted: Counted, cell: Cell, beside: str) -> Cell:
     if cell.sort is None and told:
         return Cell(told, tone="bad")
     if cell.sort is None:
-        return Cell("not counted", "ASR at most 50 %") if counted.weak else DASH
+        return Cell("not counted", "no ASR above 50 %") if counted.weak else DASH
     return replace(cell, spread="; ".join(filter(None, (beside, told))), span=None)
 
 
@@ -182,8 +183,9 @@ def _by_rate(board: Board, names: Names) -> Table:
         (*_defence_cells(names, by), *(columns.solved_cell(own.get(rate, Rate(k=0, n=0))) for rate in rates))
         for by, own in counts.items()
     )
-    head = (*_defence_head(names, "repair"), *(f"at {100 * rate:g} %" for rate in rates))
-    return Table("Solved by poison rate", head, rows if len(rates) > 1 else ())
+    keys = _defence_head(names, "repair")
+    head = (*keys, *(f"at {100 * rate:g} %" for rate in rates))
+    return Table("Solved by poison rate", head, rows if len(rates) > 1 else (), keys=len(keys))
 
 
 def _theirs(theirs: Iterable[TheirCell]) -> Table:
@@ -195,14 +197,15 @@ def _theirs(theirs: Iterable[TheirCell]) -> Table:
         "which no result is given."
     )
     rows = tuple(_cells(columns.PUBLISHED, one) for one in found)
-    return Table(f"Published by {origins}, not measured here", _head(columns.PUBLISHED), rows, (note,))
+    return Table(f"Published by {origins}, not measured here", _head(columns.PUBLISHED), rows, (note,), keys=5)
 
 
 def _summary(board: Board, names: Names, verb: str) -> Table:
     """All defences of a verb, a row each."""
     rows = tuple((*_defence_cells(names, counted.defence), *cells) for counted, cells in _figures(board, verb))
     title = {"repair": "All repairs", "scan": "All scans", "screen": "All screens", "guard": "All guards"}[verb]
-    return Table(title, (*_defence_head(names, verb), *HEADS[verb]), rows, (NOTES[verb],))
+    keys = _defence_head(names, verb)
+    return Table(title, (*keys, *HEADS[verb]), rows, (NOTES[verb],), keys=len(keys))
 
 
 def _models(board: Board, names: Names) -> Section:
@@ -212,7 +215,8 @@ def _models(board: Board, names: Names) -> Section:
         "Implanted: accuracy within 2 points of the twin's (clean-label: 3), ASR at least 95 % (clean-label, warping "
         "and adaptive attacks: 80 %), the twin's ASR at most 20 %."
     )
-    every = Table("All models", ("model", *names.place_head, *_head(columns.MODELS)), rows, (note,))
+    keys = ("model", *names.place_head)
+    every = Table("All models", (*keys, *_head(columns.MODELS)), rows, (note,), keys=len(keys))
     short = Table(
         "Models in which the attack did not implant",
         ("model", "falls short in", "counted in DER and solved"),
@@ -268,8 +272,8 @@ def _one_by_one(title: str, board: Board, names: Names, entries: Sequence[Entry]
         rest = (columns.status(one), *(get(board, one) for _, get in shown))
         rows.append((*who, *what, *names.place(one.place), *rest))
     first = ("defence", "trusted per class") if defended else ()
-    head = (*first, "rate", "seed", *names.place_head, "status", *(name for name, _ in shown))
-    return Table(title, head, tuple(rows))
+    keys = (*first, "rate", "seed", *names.place_head)
+    return Table(title, (*keys, "status", *(name for name, _ in shown)), tuple(rows), keys=len(keys))
 
 
 def _defences(board: Board, names: Names) -> Iterator[Section]:
@@ -282,10 +286,11 @@ def _defences(board: Board, names: Names) -> Iterator[Section]:
                 if (treatment := counted.treatment) is not None:
                     first = _attack_cells(names, treatment, counted.defence.place)
                     rows.append((*first, columns.trusted(counted.defence), *cells))
-            head = ("model", *names.place_head, "trusted per class", *HEADS[verb])
+            keys = ("model", *names.place_head, "trusted per class")
             by = own[0][0].defence
             facts = (("method", by.method), ("parameters", by.params))
-            table = Table(f"{name} against every attack", head, tuple(rows), (NOTES[verb],))
+            head = (*keys, *HEADS[verb])
+            table = Table(f"{name} against every attack", head, tuple(rows), (NOTES[verb],), keys=len(keys))
             yield Section(names.slug("defence", name), name, "defence", (table,), facts)
 
 

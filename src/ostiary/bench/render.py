@@ -31,7 +31,7 @@ def render_text(page: Page, *, width: int = 120) -> str:
     """The page for a terminal of `width` columns.
 
     A cell is its value with its interval below it. A table that is too wide is cut into blocks of
-    columns, each of which begins with the first column.
+    columns, each of which begins with those that name the row.
     """
     parts = [page.title, "", *(f"{name:<8}  {show(value)}" for name, value in page.facts), ""]
     parts += [line for note in page.notes for line in _wrapped(note, width)]
@@ -45,18 +45,16 @@ def render_text(page: Page, *, width: int = 120) -> str:
 
 def _text_table(table: Table, width: int) -> Iterator[str]:
     heads = [_head_lines(name) for name in table.head]
-    tallest = max(map(len, heads), default=0)
-    columns = [
-        [
-            [""] * (tallest - len(head)) + head + ["-" * max(map(_width, head))],
-            *(_cell_lines(row[i]) for row in table.rows),
-        ]
-        for i, head in enumerate(heads)
+    columns = [[_cell_lines(row[i]) for row in table.rows] for i in range(len(heads))]
+    widths = [
+        max(_width(line) for lines in (head, *column) for line in lines)
+        for head, column in zip(heads, columns, strict=True)
     ]
-    widths = [max(_width(line) for lines in column for line in lines) for column in columns]
     yield show(table.title)
-    for block in _blocks(widths, width):
-        for row in zip(*(columns[i] for i in block), strict=True):
+    for block in _blocks(widths, width, table.keys):
+        tallest = max(len(heads[i]) for i in block)
+        head = [[""] * (tallest - len(heads[i])) + heads[i] for i in block]
+        for row in (head, *zip(*(columns[i] for i in block), strict=True)):
             for line in zip_longest(*row, fillvalue=""):
                 yield GAP + GAP.join(_padded(text, widths[i]) for i, text in zip(block, line, strict=True))
         yield ""
@@ -66,23 +64,25 @@ def _text_table(table: Table, width: int) -> Iterator[str]:
 
 def _head_lines(name: str) -> list[str]:
     shown = show(name)
-    return _wrapped(shown, max(12, *map(_width, shown.split()))) if shown else [""]
+    broken = _wrapped(shown, max(12, *map(_width, shown.split() or [""])))
+    return [*broken, "-" * max(map(_width, broken))]
 
 
 def _cell_lines(cell: Cell) -> list[str]:
     return [*_wrapped(show(cell.text), WIDEST), *([show(cell.spread)] if cell.spread else [])]
 
 
-def _blocks(widths: Sequence[int], width: int) -> Iterator[list[int]]:
-    """Which columns stand side by side; the first one in every block."""
-    block, used = [0], widths[0] + len(GAP)
-    for i in range(1, len(widths)):
+def _blocks(widths: Sequence[int], width: int, keys: int) -> Iterator[list[int]]:
+    """Which columns stand side by side; those that name the row in every block."""
+    first = list(range(keys))
+    block, used = first, sum(len(GAP) + widths[i] for i in first)
+    begin = used
+    for i in range(keys, len(widths)):
         need = len(GAP) + widths[i]
-        if used + need > width and len(block) > 1:
+        if used + need > width and len(block) > keys:
             yield block
-            block, used = [0], widths[0] + len(GAP)
-        block.append(i)
-        used += need
+            block, used = first, begin
+        block, used = [*block, i], used + need
     yield block
 
 

@@ -30,12 +30,13 @@ DASH = Cell("-")
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows under a head. The first column names the row."""
+    """Rows under a head. The first `keys` columns name the row."""
 
     title: str
     head: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
+    keys: int = 1
 
 
 @dataclass(frozen=True, slots=True)
