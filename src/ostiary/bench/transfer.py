@@ -52,7 +52,7 @@ def import_file(store: Store, path: Path) -> Taken:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise FormatError(f"cannot read '{path}': {error}") from error
+        raise FormatError(f"cannot read '{path}': {getattr(error, 'strerror', None) or error}") from error
     for number, line in enumerate(lines, 1):
         try:
             row = _checked(line)
