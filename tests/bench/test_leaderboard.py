@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from made_rows import ASR, before, rate, repaired, row
 
+from ostiary.attacks import METHODS
 from ostiary.bench import bootstrap, leaderboard
 from ostiary.bench.bootstrap import auroc, mean
 from ostiary.bench.entries import Board
 from ostiary.bench.leaderboard import bar, detections, models, repairs, scans, short_of_bar
+from ostiary.core.catalog import method_class
 from ostiary.core.records import Rate
 
 TWIN = row(kind="twin", rates={"accuracy": 100})
@@ -65,6 +67,14 @@ def test_the_bar_of_a_dirty_label_attack(acc, asr, twin, expected):
 def test_each_kind_of_attack_has_its_bar(method, params, loss, success):
     found = bar(Board.of([before(99, 99, method=method, params=params)]).entries[0].treatment)
     assert (100 * found.loss, 100 * found.success, 100 * found.twin_success) == (loss, success, 20)
+
+
+def test_every_clean_label_attack_has_the_clean_label_bar():
+    """A map that is fixed by the class is in no parameter, so the leaderboard must know the attack."""
+    fixed = {name for name in METHODS if getattr(method_class("attack", name), "mapping", "") == "clean-label"}
+    assert {"attack.label-consistent", "attack.narcissus"} <= fixed
+    for name in fixed:
+        assert bar(Board.of([before(99, 99, method=name, params={})]).entries[0].treatment).success == 0.8
 
 
 def test_models_that_did_not_implant_are_named_with_the_reason():

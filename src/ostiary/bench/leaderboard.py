@@ -36,7 +36,7 @@ WORKS = 0.5
 EASED = frozenset({"attack.wanet", "attack.adaptive-blend", "attack.adaptive-patch"})
 """Warping and adaptive attacks, which trade success for being hard to see."""
 
-CLEAN_LABEL = frozenset({"attack.sig", "attack.label-consistent"})
+CLEAN_LABEL = frozenset({"attack.sig", "attack.label-consistent", "attack.narcissus"})
 """Clean-label attacks, unless their parameters name another map."""
 
 ROUNDING = 1e-9
