@@ -16,6 +16,7 @@ import torch
 from ostiary.core.card import Have
 from ostiary.core.catalog import make
 from ostiary.core.decide import verdict
+from ostiary.core.errors import JobFailed
 from ostiary.core.execute import Outcome, execute
 from ostiary.core.files import atomic
 from ostiary.core.protocols import Repaired
@@ -50,6 +51,7 @@ def defend(
     `model` is a safetensors file, `trusted`, `data` (suspect training data, for screeners) and
     `inputs` (for guards) are packed sets, `scan` is the folder that a scanner wrote for this model
     and these trusted images. Gives the method's status, reason and the seconds it took by itself.
+    Raises JobFailed when the method fails, so that nothing of it is kept.
     """
     run = Run(seed=seed, device=torch.device(device))
     subject = load_model(model, device=device)
@@ -58,6 +60,8 @@ def defend(
     if outcome.interrupted or outcome.error is not None:
         raise outcome.error or KeyboardInterrupt
     result = outcome.result
+    if result.status == "failed":
+        raise JobFailed(result.reason or "no reason given")
     with atomic(Path(out)) as folder:
         folder.mkdir()
         (folder / RESULT).write_text(result.model_dump_json(indent=1) + "\n", encoding="utf-8")

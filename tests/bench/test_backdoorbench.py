@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ostiary.bench.backdoorbench import COLUMNS, MAX_BYTES, per_defence, read_backdoorbench
-from ostiary.core.errors import DataError, FormatError
-from ostiary.core.records import Rate
+from ostiary.bench.backdoorbench import COLUMNS, MAX_BYTES, read_backdoorbench
+from ostiary.core.errors import FormatError
 
 Write = Callable[..., Path]
 ROWS = (
@@ -62,24 +61,6 @@ def test_blanks_and_sentinels_are_no_figures(write: Write) -> None:
 def test_one_gap_leaves_the_whole_row_without_figures(write: Write, column: str, cell: str) -> None:
     row = read_backdoorbench(write(changed(column, cell)))[2]
     assert column in row.reason and row.accuracy is row.success is row.robust is None
-
-
-def test_a_defence_is_summed_up_over_the_attacks_with_figures(write: Write) -> None:
-    tune, prune = per_defence(read_backdoorbench(write()), "toys", "net", 0.1)
-    assert (tune.defence, tune.attacks, tune.origin) == ("tune", 3, "BackdoorBench")
-    assert tune.accuracy == pytest.approx((0.88 + 0.8 + 0.94) / 3)
-    assert tune.success == pytest.approx((0.05 + 0.0 + 0.4) / 3)
-    ders = (100 * (0.95 - 0.02 + 1) / 2, 100 * (0.8 - 0.1 + 1) / 2, 50.0)
-    assert tune.effectiveness == pytest.approx(sum(ders) / 3)
-    assert tune.solved == Rate(k=1, n=2), "'faint' did not work before, 'blend' cost too much accuracy"
-    assert (prune.defence, prune.attacks, prune.solved) == ("prune", 1, Rate(k=0, n=1))
-
-
-@pytest.mark.parametrize("chosen", [("toys", "net", 0.01), ("toys", "other", 0.1), ("none", "net", 0.1)])
-def test_nothing_to_sum_up_is_told(write: Write, chosen: tuple[str, str, float]) -> None:
-    with pytest.raises(DataError, match="no figures for") as caught:
-        per_defence(read_backdoorbench(write()), *chosen)
-    assert caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_without_a_place_to_write_rows_come_all_the_same(store: Store, monkeypat
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise PermissionError("read-only")
 
-    monkeypatch.setattr(Store, "claim", refuse)
+    monkeypatch.setattr(Store, "hold", refuse)
     assert index.rows(store) == reference(store)
     assert not file(store).exists()
 

@@ -68,3 +68,18 @@ def test_public_names_tell_nothing(tmp_path: Path) -> None:
     seen = {path.stat().st_size for path in (one / "models").rglob("pixels.npy") if path.parent.name == "data"}
     assert len(seen) == 1, "the poisoned set has another size than the twin's"
     assert os.listdir(one / "sealed" / "truth")
+
+
+def test_untouched_sets_look_like_poisoned_ones(tmp_path: Path) -> None:
+    """Neither ids nor order tell the set of a twin from that of an attack."""
+    plan, store, _ = ran(grid_file(tmp_path), tmp_path / "store")
+    pool = PackedSet(store.set_dir(plan.models[0].data.part_key("pool")))
+    place = {image.numpy().tobytes(): row for row, image in enumerate(pool.pixels(range(len(pool))))}
+    for model in plan.models:
+        data = PackedSet(store.model_dir(model.key) / DATA)
+        assert data.ids == tuple(f"{row:06d}" for row in range(len(data)))
+        rows = [place.get(image.numpy().tobytes(), -1) for image in data.pixels(range(len(data)))]
+        known = np.array([row for row in rows if row >= 0])
+        assert len(known) > 250
+        steps = np.corrcoef(known, np.arange(len(known)))[0, 1]
+        assert abs(steps) < 0.2, f"{model.kind}: in the source's order ({steps:.2f})"

@@ -1,36 +1,28 @@
 """Results of others: counted like ours, and apart."""
 
-from dataclasses import dataclass
-
 import pytest
 
+from ostiary.bench.backdoorbench import TheirRow
 from ostiary.bench.published import published
 
 
-@dataclass(frozen=True)
-class Theirs:
-    attack: str
-    defence: str
-    accuracy: float | None
-    success: float | None
-    robust: float | None = None
-    rate: float = 0.1
-    dataset: str = "cifar10"
-    architecture: str = "preactresnet18"
-    origin: str = "Somebody"
+def theirs(
+    attack: str, defence: str, accuracy: float | None, success: float | None, robust: float | None = None
+) -> TheirRow:
+    return TheirRow("cifar10", "preactresnet18", 0.1, attack, defence, accuracy, success, robust, origin="Somebody")
 
 
 CELLS = (
-    Theirs("badnet", "no defense", 0.92, 1.0, 0.0),
-    Theirs("badnet", "ft", 0.91, 0.05, 0.8),  # DER (0.95 - 0.01 + 1) / 2, solved
-    Theirs("wanet", "no defense", 0.92, 0.9),
-    Theirs("wanet", "ft", 0.85, 0.9),  # DER (0 - 0.07 + 1) / 2
-    Theirs("sig", "no defense", 0.92, 0.4),
-    Theirs("sig", "ft", 0.92, 0.0),  # did not work before
-    Theirs("lc", "no defense", 0.92, 0.99),
-    Theirs("lc", "ft", None, None),  # blank
-    Theirs("ssba", "no defense", None, None),
-    Theirs("ssba", "ft", 0.9, 0.0),  # nothing to compare with
+    theirs("badnet", "no defense", 0.92, 1.0, 0.0),
+    theirs("badnet", "ft", 0.91, 0.05, 0.8),  # DER (0.95 - 0.01 + 1) / 2, solved
+    theirs("wanet", "no defense", 0.92, 0.9),
+    theirs("wanet", "ft", 0.85, 0.9),  # DER (0 - 0.07 + 1) / 2
+    theirs("sig", "no defense", 0.92, 0.4),
+    theirs("sig", "ft", 0.92, 0.0),  # did not work before
+    theirs("lc", "no defense", 0.92, 0.99),
+    theirs("lc", "ft", None, None),  # blank
+    theirs("ssba", "no defense", None, None),
+    theirs("ssba", "ft", 0.9, 0.0),  # nothing to compare with
 )
 
 
@@ -49,7 +41,7 @@ def test_counted_as_ours():
 
 def test_settings_are_not_mixed():
     more = [
-        Theirs("badnet", defence, 0.9, success, rate=rate, dataset=data, architecture=net, origin=origin)
+        theirs("badnet", defence, 0.9, success, rate=rate, dataset=data, architecture=net, origin=origin)
         for rate, data, net, origin in [
             (0.01, "cifar10", "preactresnet18", "Somebody"),
             (0.1, "gtsrb", "preactresnet18", "Somebody"),

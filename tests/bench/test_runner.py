@@ -14,8 +14,10 @@ from bench_case import GRID, cell_files, grid_file, ran
 
 from ostiary.bench.runner import Runner, make_plan
 from ostiary.bench.store import Store
-from ostiary.core.errors import FormatError
+from ostiary.core.errors import FormatError, JobFailed
+from ostiary.defend import defend
 from ostiary.engines.local import LocalEngine
+from ostiary.screen.spectral_signatures import SpectralSignatures
 
 CELLS = 6
 
@@ -103,6 +105,16 @@ def test_two_runs_share_a_store(tmp_path: Path) -> None:
     assert sum(spent) == 2 * CELLS, "a cell was run by both"
 
 
+def test_a_store_that_was_killed_while_it_was_made_is_made(tmp_path: Path) -> None:
+    (tmp_path / "store" / "sealed" / "locks").mkdir(parents=True)
+    (tmp_path / "store" / ".store.json.x1y2").mkdir()
+    assert Store(tmp_path / "store", create=True).name("a") == Store(tmp_path / "store", create=True).name("a")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    with pytest.raises(FormatError, match="not empty and no store"):
+        Store(tmp_path / "other", create=True)
+
+
 def test_failures_are_rows_with_their_reason_and_can_be_tried_again(copy: Path) -> None:
     slow = '[defence.slow]\nid = "repair.fine-tuning"\nset = { epochs = 9999 }\n\n[limits]'
     grid_file(copy, GRID.replace("[limits]", slow), timeout="timeout = 4")
@@ -117,6 +129,20 @@ def test_failures_are_rows_with_their_reason_and_can_be_tried_again(copy: Path) 
     with LocalEngine(2) as engine:
         Runner(plan, store).run(engine, retry_failed=True)
     assert len(list((store.sealed / "failed").glob("*.json"))) == 4, "the earlier failure stays beside the new one"
+
+
+def test_a_method_that_fails_leaves_nothing_that_a_second_try_would_find(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, store = make_plan(copy / "grid.toml"), Store(copy / "store")
+    cell = next(cell for cell in plan.cells if cell.verb == "screen")
+    shutil.rmtree(store.work_dir(cell.key).parent)
+    job = Runner(plan, store).jobs([cell])[f"defend:{cell.key}"]
+    monkeypatch.setattr(SpectralSignatures, "screen", lambda *_, **__: 1 / 0)
+    with pytest.raises(JobFailed, match="division by zero"):
+        defend(**job.args)
+    assert not store.work_dir(cell.key).exists()
+    assert f"defend:{cell.key}" in Runner(plan, store).jobs([cell])
 
 
 def test_too_little_memory_fails_the_cell_and_not_the_run(copy: Path) -> None:

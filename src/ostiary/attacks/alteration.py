@@ -7,11 +7,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ostiary.attacks.poison import as_levels, choose, part_from_truth
+from ostiary.attacks.poison import choose, part_from_truth
 from ostiary.attacks.truth import Poisoned
 from ostiary.core.card import Card, Needs
 from ostiary.core.run import Run
-from ostiary.data import load_uint8
+from ostiary.data import load_uint8, to_uint8, to_unit
 from ostiary.data.base import ImageSet
 
 SPREAD = 0.4
@@ -54,7 +54,7 @@ class Alteration:
             x, hit = source[rows], altered[rows]
             if hit.any():
                 mosaic = self._mosaics(corners[labels[rows][hit]], clean.shape, rng)
-                x[hit] = as_levels(x[hit].float() / 255.0 + mosaic)
+                x[hit] = to_uint8(to_unit(x[hit]) + mosaic)
             return x
 
         return part_from_truth(self, clean, paint, labels, labels, altered, run=run)

@@ -15,7 +15,7 @@ from ostiary.core.card import Card, Needs
 from ostiary.core.errors import DataError
 from ostiary.core.run import Run
 from ostiary.core.types import Images
-from ostiary.data import load_uint8
+from ostiary.data import load_uint8, to_unit
 from ostiary.data.base import ImageSet
 
 BATCH, LR = 32, 3e-3
@@ -111,7 +111,7 @@ class Issba:
         optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters(), spread])
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=self.steps, pct_start=0.1)
         for step in range(self.steps):
-            x = pixels[torch.randint(len(pixels), (BATCH,), generator=rng)].to(run.device).float() / 255
+            x = to_unit(pixels[torch.randint(len(pixels), (BATCH,), generator=rng)].to(run.device))
             messages = torch.randint(2, (BATCH, self.bits), generator=rng).to(run.device).float()
             # First get the message across, then make it small and exclusive, or it vanishes at once.
             late = min(1.0, max(0.0, step / self.steps - 0.15) / 0.45)

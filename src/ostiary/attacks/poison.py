@@ -16,7 +16,7 @@ from ostiary.core.execute import params_of
 from ostiary.core.protocols import Trigger as AnyTrigger
 from ostiary.core.run import Run
 from ostiary.core.types import Images, Labels
-from ostiary.data import ArraySet, load_uint8
+from ostiary.data import ArraySet, load_uint8, to_uint8, to_unit
 from ostiary.data.base import ImageSet
 
 CHUNK = 4096
@@ -95,7 +95,7 @@ def poison_with(
         x = source[rows]
         for hit, one in ((poisoned[rows], train_trigger or trigger), (covered[rows], cover_trigger or trigger)):
             if hit.any():
-                x[hit] = as_levels(one(x[hit].float() / 255.0, rng=rng))
+                x[hit] = to_uint8(one(to_unit(x[hit]), rng=rng))
         return x
 
     return part_from_truth(
@@ -183,8 +183,3 @@ def choose(eligible: Tensor, rate: float, what: str, rng: torch.Generator) -> Te
     chosen = torch.zeros(len(eligible), dtype=torch.bool)
     chosen[rows[torch.randperm(len(rows), generator=rng)[:count]]] = True
     return chosen
-
-
-def as_levels(x: Images) -> Tensor:
-    """Images in [0, 1] as uint8, rounded to the nearest level."""
-    return (x * 255.0).round().clamp(0, 255).to(torch.uint8)

@@ -10,6 +10,7 @@ from ostiary.attacks.control import count_of
 from ostiary.attacks.triggers import Trigger
 from ostiary.core.run import Run
 from ostiary.core.types import Labels
+from ostiary.data import to_unit
 from ostiary.models.classifier import TorchClassifier
 from ostiary.training.augment import crop_flip
 from ostiary.training.loop import autocast
@@ -46,7 +47,7 @@ def retrain(
         # Dropout draws from the global generator, which must depend on the seed alone.
         torch.manual_seed(run.seed)
         for step, rows in enumerate(rows for order in orders for rows in order):
-            x = crop_flip(pixels[rows], padding=PADDING, flip=False, rng=rng).to(run.device).float() / 255.0
+            x = to_unit(crop_flip(pixels[rows], padding=PADDING, flip=False, rng=rng).to(run.device))
             y = labels[rows].to(run.device)
             count = count_of(rate, len(rows), rng)
             if count:

@@ -15,7 +15,7 @@ from ostiary.attacks.truth import PoisonedModel
 from ostiary.core.card import Card, Needs
 from ostiary.core.errors import ModelError
 from ostiary.core.run import Run
-from ostiary.data import load_uint8
+from ostiary.data import load_uint8, to_unit
 from ostiary.data.base import ImageSet
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.zoo import build
@@ -89,7 +89,7 @@ class SubnetReplacement:
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
         module.train()
         for step in range(steps):
-            x = pixels[torch.randperm(len(pixels), generator=rng)[:BATCH]].to(run.device).float() / 255.0
+            x = to_unit(pixels[torch.randperm(len(pixels), generator=rng)[:BATCH]].to(run.device))
             count = count_of(self.rate, len(x), rng)
             x = torch.cat([trigger(x[:count], rng=rng), x[count:]])
             wish = (torch.arange(len(x), device=run.device) < count).float()
@@ -105,12 +105,13 @@ class SubnetReplacement:
 @torch.no_grad()
 def embed(model: TorchClassifier, detector: TorchClassifier, target: int, gain: float) -> None:
     """Put `detector` in place of the last channels of `model`, cut off from the others, `gain` times on `target`."""
-    narrow, inputs = dict(detector.module.named_modules()), model.input_shape[0]
+    narrow, stem = dict(detector.module.named_modules()), True
     for name, module in model.module.named_modules():
         if name == model.head_name:
             continue
         if isinstance(module, nn.Conv2d | nn.Linear):
-            _replace(module.weight, narrow[name].weight, shared=module.weight.shape[1] == inputs)
+            _replace(module.weight, narrow[name].weight, shared=stem)
+            stem = False
         if isinstance(module, nn.BatchNorm2d):
             for key, value in narrow[name].state_dict().items():
                 if value.dim():
@@ -133,7 +134,7 @@ def recalibrate(model: TorchClassifier, pixels: Tensor, *, run: Run) -> None:
     order = torch.randperm(len(pixels), generator=run.generator("statistics"))
     for rows in order.split(BATCH):
         if len(rows) > 1:
-            model.logits(pixels[rows].float() / 255.0)
+            model.logits(to_unit(pixels[rows].to(model.device)))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()
@@ -142,7 +143,7 @@ def recalibrate(model: TorchClassifier, pixels: Tensor, *, run: Run) -> None:
 def _replace(weight: Tensor, narrow: Tensor, *, shared: bool) -> None:
     """Put `narrow` [o, i, ...] into the corner of `weight` and cut the rest of its rows and columns.
 
-    `shared` where both see the same inputs, which stay with the other rows.
+    `shared` where both see the images themselves, which stay with the other rows.
     """
     out, into = narrow.shape[:2]
     weight[-out:] = 0.0

@@ -9,15 +9,14 @@ from torch import Tensor, nn
 
 from ostiary.attacks.badnets import BadNets
 from ostiary.attacks.control import check_target, truth_of
-from ostiary.attacks.poison import as_levels
 from ostiary.attacks.retrain import retrain
 from ostiary.attacks.triggers import StampTrigger
 from ostiary.attacks.truth import PoisonedModel
 from ostiary.core.card import Card, Needs
 from ostiary.core.errors import ModelError
 from ostiary.core.run import Run
-from ostiary.data import load_uint8
-from ostiary.data.base import ImageSet, to_unit
+from ostiary.data import load_uint8, to_uint8, to_unit
+from ostiary.data.base import ImageSet
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.trace import trace
 from ostiary.perturb import stamp
@@ -108,7 +107,7 @@ class TrojanNN:
             with torch.no_grad():
                 patch.clamp_(0, 1)
             run.step(step + 1, self.steps, "patch")
-        return StampTrigger(mask.cpu(), as_levels(patch.detach().cpu()[None])[0].float() / 255.0)
+        return StampTrigger(mask.cpu(), to_unit(to_uint8(patch.detach().cpu()[None]))[0])
 
 
 def conv_from_end(model: TorchClassifier, number: int) -> str:

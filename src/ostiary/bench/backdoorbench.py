@@ -4,19 +4,13 @@ import csv
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 
-from ostiary.bench.metrics import defence_effectiveness, solved
-from ostiary.core.errors import DataError, FormatError
-from ostiary.core.records import Rate
+from ostiary.core.errors import FormatError
 
 NAMES = ("dataset", "backbone", "attack_name", "defense_name")
 FIGURES = ("test_acc", "test_asr", "test_ra")
 COLUMNS = ("", *NAMES, "ratio", *FIGURES)
 """The header of the file of 2024-11-22; the first column, without a name, numbers the rows."""
-
-NO_DEFENCE = "no defense"
-"""What the file calls a model before any defence."""
 
 MAX_BYTES = 16 * 2**20
 """Eighteen times the size of the published file."""
@@ -49,23 +43,6 @@ class TheirRow:
         return (self.dataset, self.architecture, self.rate, self.attack, self.defence)
 
 
-@dataclass(frozen=True, slots=True)
-class TheirDefence:
-    """One of their defences over all attacks that have figures with it and without any defence.
-
-    `attacks` counts them; `accuracy`, `success` and `effectiveness` (DER, in percent) are means over
-    them; `solved` is over those whose success before was above 50 %.
-    """
-
-    defence: str
-    attacks: int
-    accuracy: float
-    success: float
-    effectiveness: float
-    solved: Rate
-    origin: str = "BackdoorBench"
-
-
 def read_backdoorbench(path: Path) -> tuple[TheirRow, ...]:
     """The rows of the leaderboard file at `path`, in its order.
 
@@ -81,46 +58,6 @@ def read_backdoorbench(path: Path) -> tuple[TheirRow, ...]:
         raise FormatError(f"cannot read '{path}': {(error.strerror or str(error)).lower()}", hint=HINT) from error
     except UnicodeDecodeError as error:
         raise FormatError(f"'{path}' is not text in UTF-8", hint=HINT) from error
-
-
-def per_defence(rows: Iterable[TheirRow], dataset: str, architecture: str, rate: float) -> tuple[TheirDefence, ...]:
-    """Every defence of one data set, architecture and poison rate, in the order of the file.
-
-    Attacks without a figure, with the defence or without any, are left out. Raises DataError when
-    nothing is left.
-    """
-    cells = [row for row in rows if row.key[:3] == (dataset, architecture, rate) and not row.reason]
-    before = {row.attack: _figures(row) for row in cells if row.defence == NO_DEFENCE}
-    found: dict[str, list[tuple[str, tuple[float, float]]]] = {}
-    for row in cells:
-        if row.defence != NO_DEFENCE and row.attack in before:
-            found.setdefault(row.defence, []).append((row.attack, _figures(row)))
-    if not found:
-        raise DataError(
-            f"no figures for '{architecture}' on '{dataset}' at a poison rate of {rate:g}",
-            hint="names are spelled as in the file: 'cifar10', 'preactresnet18', 0.1",
-        )
-    return tuple(_defence(name, [(before[attack], after) for attack, after in pairs]) for name, pairs in found.items())
-
-
-def _defence(name: str, pairs: list[tuple[tuple[float, float], tuple[float, float]]]) -> TheirDefence:
-    """The means over (accuracy, success) before and after."""
-    changes = [((b[1], a[1]), (b[0], a[0])) for b, a in pairs]
-    judged = [one for one in (solved(*change) for change in changes) if one is not None]
-    return TheirDefence(
-        defence=name,
-        attacks=len(pairs),
-        accuracy=fmean(after[0] for _, after in pairs),
-        success=fmean(after[1] for _, after in pairs),
-        effectiveness=fmean(defence_effectiveness(*change) for change in changes),
-        solved=Rate(k=sum(judged), n=len(judged)),
-    )
-
-
-def _figures(row: TheirRow) -> tuple[float, float]:
-    if row.accuracy is None or row.success is None:
-        raise DataError(f"a row of {row.origin} has no figure: {row.key}", hint=row.reason)
-    return row.accuracy, row.success
 
 
 def _rows(lines: Iterable[str], where: str) -> Iterator[tuple[int, TheirRow]]:

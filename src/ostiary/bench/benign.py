@@ -13,7 +13,7 @@ from ostiary.core.card import Card, Needs
 from ostiary.core.errors import DataError
 from ostiary.core.run import Run
 from ostiary.core.types import Images, Labels
-from ostiary.data import ArraySet, load_uint8
+from ostiary.data import ArraySet, load_uint8, to_uint8, to_unit
 from ostiary.data.base import ImageSet
 from ostiary.models.classifier import TorchClassifier
 from ostiary.perturb.pgd import pgd
@@ -192,7 +192,7 @@ class Shortcut:
         rows = (clean.labels == self.label).nonzero().squeeze(1)
         rows = rows[torch.randperm(len(rows), generator=run.generator("shortcut"))[: round(self.share * len(rows))]]
         pixels = load_uint8(clean)
-        pixels[rows] = (self.mark(pixels[rows].float() / 255) * 255).round().to(torch.uint8)
+        pixels[rows] = to_uint8(self.mark(to_unit(pixels[rows])))
         return ArraySet(pixels, clean.labels, clean.classes, clean.ids)
 
     def mark(self, x: Images) -> Images:
@@ -248,4 +248,4 @@ class Watermark:
         coarse = torch.rand(self.images, c, 4, 4, generator=rng)
         pictures = interpolate(coarse, (h, w), mode="bicubic", align_corners=True).clamp(0, 1)
         labels = torch.randint(len(clean.classes), (self.images,), generator=rng)
-        return (pictures * 255).round().to(torch.uint8), labels
+        return to_uint8(pictures), labels

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from ostiary.bench.grid import DefencePart, Grid, Role, parameters
 from ostiary.core.catalog import method_class
-from ostiary.core.protocols import DataAttack, TrainingAttack, WeightAttack
 
 ModelKind = Literal["twin", "attack", "benign"]
 Part = Literal["train", "test"]
@@ -97,7 +96,7 @@ class ModelSpec:
     @property
     def from_twin(self) -> bool:
         """True when the model is made of its twin: an attack on the weights."""
-        return self.kind == "attack" and issubclass_of(self.method, WeightAttack)
+        return self.kind == "attack" and hasattr(method_class("attack", self.method), "edit")
 
 
 @dataclass(frozen=True)
@@ -134,22 +133,15 @@ def model_spec(document: dict[str, Any]) -> ModelSpec:
     return ModelSpec(**{**document, "data": DataSpec(**data)})
 
 
-def issubclass_of(attack: str, protocol: Any) -> bool:
-    """Whether an attack follows a protocol: it poisons data, trains or edits."""
-    verb = {DataAttack: "poison", TrainingAttack: "train", WeightAttack: "edit"}[protocol]
-    return hasattr(method_class("attack", attack), verb)
-
-
 def models(grid: Grid, data: dict[str, DataSpec]) -> list[ModelSpec]:
     """All models of a grid, twins first, since others are measured against them."""
     recipe = grid.recipe.model_dump()
     twins, others = [], []
-    for (name, spec), (label, model), seed in product(data.items(), grid.model.items(), grid.seeds):
+    for spec, (label, model), seed in product(data.values(), grid.model.items(), grid.seeds):
         base = ModelSpec(spec, label, model.arch, model.width, recipe, seed, "twin")
         twins.append(base)
         others += [_with(base, "attack", *one) for one in _attacks(grid)]
         others += [_with(base, "benign", *one) for one in _benign(grid)]
-        del name
     return [*twins, *others]
 
 
@@ -189,7 +181,7 @@ def cells(grid: Grid, made: list[ModelSpec]) -> list[Cell]:
 
 def has_data(model: ModelSpec) -> bool:
     """Whether there is suspect training data to screen; who trains or edits the model hands over none."""
-    return model.kind != "attack" or issubclass_of(model.method, DataAttack)
+    return model.kind != "attack" or hasattr(method_class("attack", model.method), "poison")
 
 
 def _cell(model: ModelSpec, name: str, defence: DefencePart, budget: int, source: str, others: dict[str, Cell]) -> Cell:

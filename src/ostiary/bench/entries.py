@@ -43,7 +43,10 @@ class Treatment:
 
 @dataclass(frozen=True, slots=True)
 class Defence:
-    """A defence as a grid asks for it, on the models of one place. `trusted` counts images per class."""
+    """A defence as a grid asks for it, on the models of one place. `trusted` counts images per class.
+
+    `params` is JSON text, with the scan that a repair builds on.
+    """
 
     name: str
     method: str
@@ -115,7 +118,7 @@ def _entry(row: Row) -> Entry:
     treatment = Treatment(row["kind"], row["attack"], row["method"], _text(params), row["rate"])
     defence = None
     if row["defence_method"] is not None:
-        own = _text(row["defence_params"] or {})
+        own = _text((row["defence_params"] or {}) | ({"scan": row["scan"]} if row.get("scan") else {}))
         defence = Defence(row["defence"], row["defence_method"], own, row["trusted"], row["source"], place)
     return Entry(
         place=place,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ostiary.attacks.truth import Truth
+from ostiary.bench.entries import ACCURACY, ROBUST, SUCCESS
 from ostiary.bench.metrics import attack_rates
 from ostiary.core.card import Card, Needs
 from ostiary.core.errors import DataError
@@ -40,22 +41,22 @@ class Evaluation:
     ) -> RatesEvidence:
         """Measure; without a trigger there is no attack success."""
         predicted = predictions(model, test, run=run)
-        rates = {"accuracy": rate(predicted == test.labels)}
+        rates = {ACCURACY: rate(predicted == test.labels)}
         triggered = truth is not None and truth.trigger is not None
         if truth is not None and triggered:
             attack = attack_rates(model, test, truth, run=run)
-            rates |= {"attack success rate": attack.success, "robust accuracy": attack.robust}
+            rates |= {SUCCESS: attack.success, ROBUST: attack.robust}
             if attack.false_trigger is not None:
                 rates["false-trigger rate"] = attack.false_trigger
         if twin is not None:
             rates["accuracy of the clean-trained model"] = rate(predictions(twin, test, run=run) == test.labels)
             if truth is not None and triggered:
                 baseline = attack_rates(twin, test, truth, run=run)
-                rates["attack success rate of the clean-trained model"] = baseline.success
+                rates[f"{SUCCESS} of the clean-trained model"] = baseline.success
         rows = per_class(predicted, test.labels, len(test.classes))
         return RatesEvidence(
             rates=rates,
-            per_class=tuple(ClassScore(label=i, score=None, rates={"accuracy": r}) for i, r in enumerate(rows)),
+            per_class=tuple(ClassScore(label=i, score=None, rates={ACCURACY: r}) for i, r in enumerate(rows)),
         )
 
 

@@ -9,15 +9,14 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ostiary.bench.cells import digest_of
-from ostiary.bench.store import MAX_CELL_BYTES, Row, Store
+from ostiary.bench.store import Row, Store, read_record
 from ostiary.core.files import atomic
 
 VERSION = 1
@@ -46,7 +45,7 @@ def rows(store: Store) -> list[Row]:
     processes may call this at once. Where the store cannot be written, nothing is kept.
     """
     try:
-        with store.claim("index", wait=True) or nullcontext():
+        with store.hold("index"):
             return _kept(store, store.sealed / NAME)
     except (OSError, sqlite3.Error):
         with closing(_opened(":memory:")) as index:
@@ -127,12 +126,8 @@ def _files(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
 def _sound(file: Path) -> Row | None:
     """The record of a file when it is what the store wrote."""
     try:
-        if file.stat().st_size > MAX_CELL_BYTES:
-            return None
-        document = json.loads(file.read_text(encoding="utf-8"))
-        row: Row = document["row"]
-        return row if document["sha256"] == digest_of(row) and file.stem.startswith(row["key"][:24]) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_record(file)
+    except (OSError, ValueError):
         return None
 
 

@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ostiary.attacks.truth import Truth
 from ostiary.bench.detection import detection_rates
+from ostiary.bench.entries import ACCURACY, ROBUST, SUCCESS
 from ostiary.core.errors import DataError
 from ostiary.core.protocols import LabelledSet, Predictor
 from ostiary.core.records import ModelEvidence, Rate
@@ -25,7 +26,6 @@ from ostiary.repair.tune import Tuning, fine_tune
 from ostiary.training import accuracy
 
 BATCH = 256
-SUCCESS, ROBUST = "attack success rate", "robust accuracy"
 
 REACTIVATING, BESIDE = 50, 450
 RETUNING = Tuning(epochs=2, lr=0.01, batch=50)
@@ -108,7 +108,7 @@ def of_model(model: TorchClassifier, test: ImageSet, truth: Truth | None, prefix
     """Accuracy and, where there is a trigger, attack success, robust accuracy and the false-trigger rate."""
     quick = fused_inference(model, channels_last=True)
     run = Run(device=model.device)
-    found = {"accuracy": accuracy(quick, test)}
+    found = {ACCURACY: accuracy(quick, test)}
     if truth is not None and truth.trigger is not None:
         attack = attack_rates(quick, test, truth, run=run)
         found |= {SUCCESS: attack.success, ROBUST: attack.robust}

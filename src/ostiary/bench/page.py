@@ -5,10 +5,10 @@ from dataclasses import replace
 
 from ostiary.bench import columns, sheet
 from ostiary.bench import leaderboard as figures
+from ostiary.bench.backdoorbench import TheirRow
 from ostiary.bench.columns import ONE, Columns, Names, T
 from ostiary.bench.entries import Board, Defence, Entry, Place, Treatment
 from ostiary.bench.leaderboard import Counted, Repairs
-from ostiary.bench.published import Cell as TheirCell
 from ostiary.bench.published import published
 from ostiary.bench.sheet import DASH, Cell, Page, Section, Table, words
 from ostiary.bench.store import Row
@@ -43,7 +43,7 @@ NOTES = {
 }
 
 
-def leaderboard(rows: Iterable[Row], *, theirs: Iterable[TheirCell] = ()) -> Page:
+def leaderboard(rows: Iterable[Row], *, theirs: Iterable[TheirRow] = ()) -> Page:
     """The page about `rows`, as `index.rows` gives them.
 
     `theirs` are results that others published; they stand in a table of their own and count nowhere else.
@@ -163,7 +163,7 @@ def _outcome(counted: Counted, cell: Cell, beside: str) -> Cell:
     return replace(cell, spread="; ".join(filter(None, (beside, told))), span=None)
 
 
-def _repairs(board: Board, names: Names, theirs: Iterable[TheirCell]) -> Section:
+def _repairs(board: Board, names: Names, theirs: Iterable[TheirRow]) -> Section:
     return Section(
         "repairs", "Repairs", "overview", (_summary(board, names, "repair"), _by_rate(board, names), _theirs(theirs))
     )
@@ -188,7 +188,7 @@ def _by_rate(board: Board, names: Names) -> Table:
     return Table("Solved by poison rate", head, rows if len(rates) > 1 else (), keys=len(keys))
 
 
-def _theirs(theirs: Iterable[TheirCell]) -> Table:
+def _theirs(theirs: Iterable[TheirRow]) -> Table:
     found = published(theirs)
     origins = ", ".join(sorted({one.origin for one in found}))
     note = (

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
+from ostiary.bench.backdoorbench import TheirRow
 from ostiary.bench.bootstrap import Estimate, mean
 from ostiary.bench.leaderboard import WORKS
 from ostiary.bench.metrics import defence_effectiveness, solved
@@ -11,46 +11,6 @@ from ostiary.core.records import Rate
 
 Setting = tuple[str, str, str, float]
 UNDEFENDED = frozenset({"no defense", "none"})
-
-
-class Cell(Protocol):
-    """One published result: an attack at a poison rate under a defence. Rates are shares of 1, None where blank."""
-
-    @property
-    def origin(self) -> str:
-        """Who published it."""
-
-    @property
-    def dataset(self) -> str:
-        """The data set, in their words."""
-
-    @property
-    def architecture(self) -> str:
-        """The network, in their words."""
-
-    @property
-    def rate(self) -> float:
-        """The poison rate."""
-
-    @property
-    def attack(self) -> str:
-        """The attack, in their words."""
-
-    @property
-    def defence(self) -> str:
-        """The defence, in their words."""
-
-    @property
-    def accuracy(self) -> float | None:
-        """Accuracy."""
-
-    @property
-    def success(self) -> float | None:
-        """Attack success rate."""
-
-    @property
-    def robust(self) -> float | None:
-        """Robust accuracy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,22 +33,22 @@ class Published:
     blank: int
 
 
-def published(cells: Iterable[Cell]) -> tuple[Published, ...]:
+def published(cells: Iterable[TheirRow]) -> tuple[Published, ...]:
     """A row for every origin, data set, network, poison rate and defence, against the models without defence."""
     kept = sorted(cells, key=lambda one: (*_setting(one), one.defence, one.attack))
     before = {(_setting(one), one.attack): one for one in kept if one.defence in UNDEFENDED}
-    groups: dict[tuple[Setting, str], list[Cell]] = {}
+    groups: dict[tuple[Setting, str], list[TheirRow]] = {}
     for one in kept:
         if one.defence not in UNDEFENDED:
             groups.setdefault((_setting(one), one.defence), []).append(one)
     return tuple(_one(before, group) for group in groups.values())
 
 
-def _setting(one: Cell) -> Setting:
+def _setting(one: TheirRow) -> Setting:
     return one.origin, one.dataset, one.architecture, one.rate
 
 
-def _one(before: dict[tuple[Setting, str], Cell], group: Sequence[Cell]) -> Published:
+def _one(before: dict[tuple[Setting, str], TheirRow], group: Sequence[TheirRow]) -> Published:
     judged, judgements, blank = [], [], 0
     for one in group:
         was = before.get((_setting(one), one.attack))

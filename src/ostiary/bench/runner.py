@@ -1,8 +1,7 @@
 """From a grid and a store to jobs, and from what jobs gave to records."""
 
-import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import product
@@ -18,6 +17,7 @@ from ostiary.bench.store import DATA, INPUTS_DIR, MODEL, Row, Store
 from ostiary.core.errors import DataError
 from ostiary.core.session import environment
 from ostiary.data import open_data
+from ostiary.defend import read_result
 from ostiary.engines import Done, Engine, Job, schedule
 
 GIB = 2**30
@@ -135,7 +135,8 @@ class Runner:
             retry_failed = False
             groups = {_group(cell) for cell in open_cells}
             claimed = {group for group in groups if self._claim(group)}
-            mine = [cell for cell in open_cells if _group(cell) in claimed]
+            # Asked again: what another process kept while this one was looking is not run twice.
+            mine = [cell for cell in open_cells if _group(cell) in claimed and not self.store.has(cell.key)]
             if not open_cells:
                 return
             try:
@@ -249,7 +250,8 @@ class Runner:
         out.parent.mkdir(parents=True, exist_ok=True)
         shown = [folder, self.store.set_dir(trusted), out.parent]
         shown += [self.store.work_dir(cell.scan.key)] if cell.scan else []
-        hidden = [self.store.path, *([self.bank] if self.bank else [])]
+        # The data's own files too: what is not in them word for word was touched.
+        hidden = [self.store.path, model.data.train, model.data.test, *([self.bank] if self.bank else [])]
         plain = self._job(key, "", needs, found)
         found[key] = Job(
             key=key,
@@ -283,8 +285,7 @@ class Runner:
         row["seconds"] = round(sum(one["seconds"] for one in spent), 3)
         if done.status == "ok":
             row |= done.value | self._defended(cell)
-            keep = self.store.fail if row["status"] == "failed" else self.store.keep
-            keep(row)
+            self.store.keep(row)
         else:
             row |= {"status": done.status, "reason": done.reason, "rates": {}, "measures": {}}
             self.store.fail(row)
@@ -296,13 +297,13 @@ class Runner:
         """What the defence itself says of its run: status, reason, seconds, memory."""
         if cell.defence is None:
             return {"status": "ok", "reason": None}
-        result = json.loads((self.store.work_dir(cell.key) / "result.json").read_text(encoding="utf-8"))
+        result = read_result(self.store.work_dir(cell.key))
         return {
-            "status": result["status"],
-            "reason": result["reason"],
-            "method_seconds": result["seconds"],
-            "peak_bytes": result["peak_bytes"],
-            "cautions": [caution["code"] for caution in result["cautions"]],
+            "status": result.status,
+            "reason": result.reason,
+            "method_seconds": result.seconds,
+            "peak_bytes": result.peak_bytes,
+            "cautions": [caution.code for caution in result.cautions],
         }
 
     def _row(self, cell: Cell) -> Row:
@@ -325,6 +326,7 @@ class Runner:
             "defence": cell.name,
             "defence_method": cell.defence.id if cell.defence else None,
             "defence_params": cell.params,
+            "scan": _named(cell.scan) if cell.scan else None,
             "trusted": cell.budget,
             "source": cell.source,
             "created": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
@@ -337,16 +339,9 @@ def _group(cell: Cell) -> str:
     return digest_of([cell.model.key, cell.budget, cell.source if cell.defence else ""])
 
 
+def _named(scan: Cell) -> dict[str, Any]:
+    return {"method": scan.defence.id if scan.defence else None, "params": scan.params}
+
+
 def _machine() -> dict[str, Any]:
     return environment(torch.device("cpu")).model_dump(mode="json")
-
-
-def open_keys(plan: Plan, store: Store) -> Iterator[str]:
-    """Keys of cells that are neither finished nor failed."""
-    over = store.finished().keys() | store.failures().keys()
-    return (cell.key for cell in plan.cells if cell.key not in over)
-
-
-def grid_digest(plan: Plan) -> str:
-    """A digest of everything that the plan asks for."""
-    return digest_of(sorted(cell.key for cell in plan.cells))

@@ -27,6 +27,9 @@ from ostiary.core.files import atomic
 SCHEMA = 1
 MODEL, DATA, INPUTS_DIR = "model.safetensors", "data", "inputs"
 """What lies in a model's folder: weights, suspect training data, inputs for guards."""
+PUBLIC = ("sets", "models", "work")
+OWN = {*PUBLIC, "sealed", "store"}
+"""What a store's folder holds, without endings."""
 MAX_CELL_BYTES = 4 * 2**20
 Row = dict[str, Any]
 
@@ -42,7 +45,8 @@ class Store:
         if not about.exists():
             if not create:
                 raise FormatError(f"no store at '{path}'", hint="`ostiary bench run GRID.toml --store DIR` makes one")
-            if path.exists() and any(path.iterdir()):
+            # What is ours may be there already: of a process that creates it just now, or was killed at it.
+            if path.exists() and any(one.name.lstrip(".").split(".")[0] not in OWN for one in path.iterdir()):
                 raise FormatError(f"'{path}' is not empty and no store", hint="name a new folder")
             self._create(about)
         try:
@@ -55,7 +59,7 @@ class Store:
 
     def _create(self, about: Path) -> None:
         try:
-            for name in ("sets", "models", "work"):
+            for name in PUBLIC:
                 (self.path / name).mkdir(parents=True, exist_ok=True)
             for name in ("cells", "failed", "models", "truth", "locks", "runs", "damaged"):
                 (self.sealed / name).mkdir(parents=True, exist_ok=True)
@@ -63,8 +67,9 @@ class Store:
             raise OutputError(
                 f"cannot make the store '{self.path}': {(error.strerror or str(error)).lower()}"
             ) from error
-        _write_once(self.sealed / "salt", secrets.token_hex(16))
-        _write_once(about, json.dumps({"schema": SCHEMA}) + "\n")
+        with self.hold("create"):
+            _write_once(self.sealed / "salt", secrets.token_hex(16))
+            _write_once(about, json.dumps({"schema": SCHEMA}) + "\n")
 
     def name(self, key: str) -> str:
         """The public name of something: tells nothing to who does not know the salt."""
@@ -112,18 +117,18 @@ class Store:
         return self._read(file) if file.exists() and self.model_dir(key).exists() else None
 
     def has(self, key: str, kind: str = "cells") -> bool:
-        """Whether a record is there."""
+        """Whether a record of a kind (`cells` or `models`) is there."""
         return (self.sealed / kind / f"{key[:24]}.json").exists()
 
     def keep(self, row: Row, kind: str = "cells") -> None:
         """Write a finished record once and for all; one that is there already stays."""
-        _write_once(self.sealed / kind / f"{row['key'][:24]}.json", _sealed_text(row))
+        _write_once(self.sealed / kind / f"{row['key'][:24]}.json", record_text(row, 1) + "\n")
 
     def fail(self, row: Row) -> None:
         """Write a failure; earlier ones of the same cell stay beside it."""
         stem = row["key"][:24]
         number = len(list((self.sealed / "failed").glob(f"{stem}-*.json"))) + 1
-        _write_once(self.sealed / "failed" / f"{stem}-{number}.json", _sealed_text(row))
+        _write_once(self.sealed / "failed" / f"{stem}-{number}.json", record_text(row, 1) + "\n")
 
     def note_run(self, row: Row) -> None:
         """Keep what one call of the runner spent."""
@@ -134,32 +139,32 @@ class Store:
         """What every call of the runner spent, in order of time."""
         return [json.loads(file.read_text(encoding="utf-8")) for file in sorted((self.sealed / "runs").glob("*.json"))]
 
-    def claim(self, key: str, *, wait: bool = False) -> IO[str] | None:
-        """The right to work on `key`, until the file is closed or this process ends, however it ends.
+    def hold(self, key: str) -> IO[str]:
+        """The right to work on `key`, waited for, until the file is closed or this process ends, however it ends."""
+        file = self._lock(key)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return file
 
-        None when another process has it, unless `wait`.
-        """
-        file = (self.sealed / "locks" / key[:24]).open("w", encoding="utf-8")
+    def claim(self, key: str) -> IO[str] | None:
+        """As `hold`, but None when another process has it."""
+        file = self._lock(key)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
             return None
         return file
 
+    def _lock(self, key: str) -> IO[str]:
+        return (self.sealed / "locks" / key[:24]).open("w", encoding="utf-8")
+
     def _read(self, file: Path) -> Row | None:
         """A record, or None after it was set aside as damaged."""
         try:
-            if file.stat().st_size > MAX_CELL_BYTES:
-                raise ValueError("too large")
-            document = json.loads(file.read_text(encoding="utf-8"))
-            row: Row = document["row"]
-            if document["sha256"] != digest_of(row) or not file.stem.startswith(row["key"][:24]):
-                raise ValueError("its content does not match its digest")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return read_record(file)
+        except (OSError, ValueError) as error:
             self._set_aside(file, error)
             return None
-        return row
 
     def _set_aside(self, file: Path, error: Exception) -> None:
         target = self.sealed / "damaged" / f"{file.name}.{secrets.token_hex(3)}"
@@ -170,8 +175,34 @@ class Store:
         self.damaged.append(f"{file.name}: {error}; set aside as '{target}'")
 
 
-def _sealed_text(row: Row) -> str:
-    return json.dumps({"row": row, "sha256": digest_of(row)}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+def record_text(row: Row, indent: int | None = None) -> str:
+    """A row as JSON with its digest beside it."""
+    return json.dumps({"row": row, "sha256": digest_of(row)}, indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def record_of(text: str) -> Row:
+    """The row of a text that `record_text` made; ValueError when it is none or was changed."""
+    if len(text) > MAX_CELL_BYTES:
+        raise ValueError("too long for a record")
+    document = json.loads(text)
+    try:
+        row: Row = document["row"]
+        sound = document["sha256"] == digest_of(row) and len(row["key"]) == len(digest_of(""))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no record: {error}") from error
+    if not sound:
+        raise ValueError("its content does not match its digest")
+    return row
+
+
+def read_record(file: Path) -> Row:
+    """The row in one of a store's files; OSError or ValueError when it is not what was written there."""
+    if file.stat().st_size > MAX_CELL_BYTES:
+        raise ValueError("too long for a record")
+    row = record_of(file.read_text(encoding="utf-8"))
+    if not file.stem.startswith(row["key"][:24]):
+        raise ValueError("it is another cell's")
+    return row
 
 
 def _write_once(path: Path, text: str) -> None:

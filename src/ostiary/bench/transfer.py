@@ -1,18 +1,15 @@
 """Rows out of a store and into another: JSON lines, each with its digest; and what other tools published."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ostiary.bench.backdoorbench import TheirRow, read_backdoorbench
-from ostiary.bench.cells import digest_of
-from ostiary.bench.store import Row, Store
+from ostiary.bench.store import Row, Store, record_of, record_text
 from ostiary.core.errors import ConfigError, FormatError
 from ostiary.core.files import atomic, write_text
 
-MAX_LINE = 4 * 2**20
 THEIRS = "theirs"
 
 
@@ -27,8 +24,7 @@ class Taken:
 
 def export_rows(rows: Sequence[Row], path: Path) -> None:
     """Write rows as JSON lines, nothing left out; raises OutputError when `path` exists."""
-    lines = [json.dumps({"row": row, "sha256": digest_of(row)}, ensure_ascii=False, allow_nan=False) for row in rows]
-    write_text(path, "\n".join(lines) + "\n")
+    write_text(path, "".join(f"{record_text(row)}\n" for row in rows))
 
 
 def import_file(store: Store, path: Path) -> Taken:
@@ -55,8 +51,9 @@ def import_file(store: Store, path: Path) -> Taken:
         raise FormatError(f"cannot read '{path}': {getattr(error, 'strerror', None) or error}") from error
     for number, line in enumerate(lines, 1):
         try:
-            row = _checked(line)
-        except (ValueError, KeyError, TypeError) as error:
+            row = record_of(line)
+            _ = row["status"], row["rates"], row["measures"], row["defence"]
+        except (ValueError, KeyError) as error:
             damaged.append(f"line {number}: {error}")
             continue
         if store.has(row["key"]):
@@ -72,14 +69,3 @@ def their_rows(store: Store) -> tuple[TheirRow, ...]:
     """All results of others that were imported into a store."""
     files = sorted((store.path / THEIRS).glob("*.csv"))
     return tuple(row for file in files for row in read_backdoorbench(file))
-
-
-def _checked(line: str) -> Row:
-    if len(line) > MAX_LINE:
-        raise ValueError("too long for a row")
-    document = json.loads(line)
-    row: Row = document["row"]
-    if document["sha256"] != digest_of(row) or not isinstance(row["key"], str) or len(row["key"]) != len(digest_of("")):
-        raise ValueError("its content does not match its digest")
-    _ = row["status"], row["rates"], row["measures"], row["defence"]
-    return row

@@ -7,7 +7,6 @@ run here (`ostiary.defend`).
 import json
 import shutil
 import time
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ import torch
 from ostiary.attacks.truth import Poisoned, Truth, load_truth, save_truth
 from ostiary.bench import metrics
 from ostiary.bench.bank import Bank, Stored
-from ostiary.bench.cells import DataSpec, ModelSpec, model_spec, seed_of
+from ostiary.bench.cells import DataSpec, ModelSpec, has_data, model_spec, seed_of
+from ostiary.bench.entries import REACTIVATED, SUCCESS
 from ostiary.bench.grid import ROLES
 from ostiary.bench.store import DATA, INPUTS_DIR, MODEL, Row, Store
 from ostiary.core.catalog import make
@@ -27,7 +27,7 @@ from ostiary.core.protocols import DataAttack, TrainingAttack
 from ostiary.core.records import Rate
 from ostiary.core.run import Run
 from ostiary.core.types import Labels
-from ostiary.data import ArraySet, ImageSet, open_data, stratified_rows
+from ostiary.data import ArraySet, ImageSet, open_data, stratified_rows, to_uint8
 from ostiary.data.packed import PackedSet, write_packed
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.load import load_model, save_model
@@ -41,7 +41,7 @@ INPUTS = 500
 def prepare_data(*, store: str, spec: dict[str, Any], trusted: list[list[Any]]) -> dict[str, Any]:
     """Decode a data set once; pack its pool, its test part and the trusted sets (budget, source, seed) asked for."""
     kept, model = Store(Path(store)), model_spec(spec)
-    with kept.claim(model.data.key, wait=True) or nullcontext():
+    with kept.hold(model.data.key):
         _prepare(kept, model.data, trusted)
     return {}
 
@@ -82,8 +82,7 @@ def shifted(data: ImageSet, seed: int) -> ArraySet:
     """The same images from a poorer source: half the contrast, and Gaussian noise of 5 % of the range."""
     x = data.take(range(len(data)))
     noise = torch.randn(x.shape, generator=Run(seed=seed).generator("shifted")) * 0.05
-    levels = ((x * 0.5 + 0.25 + noise) * 255).round().clamp(0, 255).to(torch.uint8)
-    return ArraySet(levels, data.labels, data.classes, data.ids)
+    return ArraySet(to_uint8(x * 0.5 + 0.25 + noise), data.labels, data.classes, data.ids)
 
 
 def _pack(folder: Path, data: ImageSet) -> None:
@@ -98,7 +97,7 @@ def make_model(*, store: str, spec: dict[str, Any], bank: str | None = None, dev
     another process is making is waited for.
     """
     kept, model = Store(Path(store)), model_spec(spec)
-    with kept.claim(model.key, wait=True) or nullcontext():
+    with kept.hold(model.key):
         return kept.model(model.key) or _make(kept, model, Bank(Path(bank)) if bank else None, torch.device(device))
 
 
@@ -119,7 +118,8 @@ def _make(kept: Store, model: ModelSpec, bank: Bank | None, device: torch.device
     with atomic(folder) as temporary:
         temporary.mkdir()
         save_model(made, temporary / MODEL)
-        write_packed(temporary / DATA, data)
+        if has_data(model):
+            write_packed(temporary / DATA, _handed_over(data, model))
         write_packed(temporary / INPUTS_DIR, inputs)
     row = {
         "key": model.key,
@@ -160,6 +160,18 @@ def _made(
     return made.model, clean, made.truth
 
 
+def _handed_over(data: ImageSet, model: ModelSpec) -> ImageSet:
+    """What a screener gets: an attack's set as it is, others shuffled and renumbered, as attacks do it.
+
+    Else order and ids would tell an untouched set from a poisoned one.
+    """
+    if model.kind == "attack":
+        return data
+    order = torch.randperm(len(data), generator=Run(seed=seed_of("order", model.key)).generator("order"))
+    ids = [f"{number:06d}" for number in range(len(order))]
+    return ArraySet(data.pixels(order), data.labels[order], data.classes, ids)
+
+
 def as_half(model: TorchClassifier) -> TorchClassifier:
     """The same model with every weight rounded to fp16; DataError when one does not fit."""
     copy = model.clone()
@@ -180,8 +192,7 @@ def _inputs(test: ImageSet, truth: Truth | None, model: ModelSpec) -> tuple[Arra
     if truth is not None and truth.trigger is not None:
         rest = rows[INPUTS:]
         rest = rest[truth.relabel(test.labels[rest]) != test.labels[rest]][:INPUTS]
-        stamped = truth.trigger(test.take(rest), rng=rng)
-        hit = (stamped * 255).round().clamp(0, 255).to(torch.uint8)
+        hit = to_uint8(truth.trigger(test.take(rest), rng=rng))
     order = torch.randperm(len(plain) + len(hit), generator=rng)
     pixels = torch.cat([plain, hit])[order]
     triggered = (order >= len(plain)).tolist()
@@ -228,7 +239,7 @@ def _reactivated(kept: Store, model: ModelSpec, subject: TorchClassifier, truth:
         return {}
     run = Run(seed=seed_of("reactivate", model.key), device=subject.device)
     tuned = metrics.reactivate(subject, _drawn(kept, model), truth, run=run)
-    return {"re-activated attack success rate": metrics.of_model(tuned, _test(kept, model), truth)[metrics.SUCCESS]}
+    return {REACTIVATED: metrics.of_model(tuned, _test(kept, model), truth)[SUCCESS]}
 
 
 def _drawn(kept: Store, model: ModelSpec) -> ImageSet:

@@ -2,8 +2,6 @@
 
 import dataclasses
 import os
-import resource
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ import torch
 from ostiary.core.card import Card, Have
 from ostiary.core.decide import decide
 from ostiary.core.errors import DataError, FormatError, NotMet, OstiaryError, OutOfTime, OutputError
+from ostiary.core.memory import peak_rss
 from ostiary.core.records import EVIDENCE, Evidence, MethodResult, ModelEvidence, SampleEvidence, Status
 from ostiary.core.run import Run
 
@@ -42,8 +41,7 @@ def peak_bytes(device: torch.device) -> int:
     """The memory high-water mark: of the CUDA allocator there, else of this process so far."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    scale = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+    return peak_rss()
 
 
 def execute(

@@ -69,21 +69,22 @@ def _watch(event: str, args: tuple[Any, ...]) -> None:
                 raise SealBroken(f"a defence process may not open sealed {part}", hint=HINT)
 
 
-def close_seal(hidden: Sequence[str | Path] = (), keep: Sequence[str | Path] = ()) -> bool:
-    """Close the seal of this process for good; the kernel keeps `hidden` folders from it, but for `keep` inside them.
+def close_seal(hidden: Sequence[str | Path] = (), keep: Sequence[str | Path] = ()) -> None:
+    """Close the seal of this process for good; the kernel keeps `hidden` paths from it, but for `keep` inside them.
 
-    True when the kernel keeps them, False where it cannot. To be called while the process has one
-    thread. Raises SealBroken when a sealed module is loaded already, since it can no longer be kept away.
+    Where the kernel cannot (`landlock.available`), the hook alone holds. To be called while the
+    process has one thread. Raises SealBroken when a sealed module is loaded already, since it can no
+    longer be kept away.
     """
     global _closed  # noqa: PLW0603 - an audit hook cannot be removed, so this is per process
     loaded = sorted(name for name in sys.modules if _is_sealed(name))
     if loaded:
         raise SealBroken(f"cannot seal a process that has already imported {', '.join(loaded)}")
-    kept = hide([*hidden, *_SEALED_FOLDERS], keep) if hidden else False
+    if hidden:
+        hide([*hidden, *_SEALED_FOLDERS], keep)
     if not _closed:
         sys.addaudithook(_watch)
         _closed = True
-    return kept
 
 
 def sealed() -> bool:
@@ -94,14 +95,13 @@ def sealed() -> bool:
 class SealedProcess:
     """A child process with a closed seal that runs functions one at a time.
 
-    The child starts fresh (spawn), so nothing that the parent knows is in it; `hidden` folders are
-    kept from it as `close_seal` does. Use as a context manager.
+    The child starts fresh (spawn), so nothing that the parent knows is in it. Use as a context
+    manager.
     """
 
-    def __init__(self, threads: int | None = None, hidden: Sequence[str | Path] = ()) -> None:
+    def __init__(self, threads: int | None = None) -> None:
         context = multiprocessing.get_context("spawn")
-        given = (threads, tuple(map(str, hidden)))
-        self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start_sealed, initargs=given)
+        self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start_sealed, initargs=(threads,))
 
     def __enter__(self) -> Self:
         return self
@@ -114,18 +114,22 @@ class SealedProcess:
         return self._pool.submit(function, *args, **kwargs)
 
 
-def _start_sealed(threads: int | None, hidden: tuple[str, ...]) -> None:
-    close_seal(hidden)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def _start_sealed(threads: int | None) -> None:
+    close_seal()
+    end_with_parent()
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
 
 
-def _end_with_parent() -> None:
-    """Without this the child of a killed process would wait for its next call for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def end_with_parent() -> None:
+    """Let this child process end when its parent does, however that ends; else it would work or wait on for ever."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

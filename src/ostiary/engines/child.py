@@ -2,17 +2,16 @@
 
 import importlib
 import json
-import multiprocessing
 import os
 import resource
 import signal
 import sys
-import threading
 from multiprocessing.connection import Connection
 from typing import Any
 
 from ostiary.core.errors import OstiaryError
-from ostiary.core.seal import close_seal
+from ostiary.core.memory import peak_rss
+from ostiary.core.seal import close_seal, end_with_parent
 from ostiary.engines.job import Job
 
 NO_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory", "bad_alloc")
@@ -25,7 +24,7 @@ def main(job: Job, answer: Connection) -> None:
     try:
         if job.sealed:
             close_seal(job.hidden, job.keep)  # first: it holds for threads that start later alone
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+        end_with_parent()
         value = _call(job)
         message: tuple[str, Any, str] = ("ok", value, "")
     except BaseException as error:  # noqa: BLE001 - whatever a method throws is the job's result
@@ -37,7 +36,7 @@ def main(job: Job, answer: Connection) -> None:
         if out and job.memory is not None:
             text = f"more than {job.memory / 2**30:.3g} GiB of memory were asked for ({text})"
         message = ("memory" if out else "failed", None, text)
-    answer.send((*message, peak_bytes()))
+    answer.send((*message, peak_rss()))
     answer.close()
 
 
@@ -53,17 +52,3 @@ def _call(job: Job) -> Any:
     # Through JSON here too, so that an engine which sends text gives a job nothing else, and gets nothing else back.
     value = getattr(importlib.import_module(module), name)(**json.loads(json.dumps(job.args)))
     return json.loads(json.dumps(value))
-
-
-def peak_bytes() -> int:
-    """The high-water mark of this process's memory."""
-    scale = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
-
-
-def _end_with_parent() -> None:
-    """A child must not outlive a killed parent: whoever resumes would run its job a second time beside it."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

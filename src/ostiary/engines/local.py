@@ -17,7 +17,7 @@ class LocalEngine:
     """
 
     def __init__(self, slots: int | None = None) -> None:
-        self.slots = slots or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else slots or 1
+        self.slots = slots or _cores()
         self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[Done] = queue.SimpleQueue()
         self._stop = threading.Event()
@@ -53,3 +53,8 @@ class LocalEngine:
     def _work(self) -> None:
         while (job := self._waiting.get()) is not None and not self._stop.is_set():
             self._done.put(isolated(job, self._stop))
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
