@@ -1,4 +1,4 @@
-"""One table for the attacks that control the training of a model."""
+"""One table for the attacks that control the training of a model or edit its weights."""
 
 import dataclasses
 from pathlib import Path
@@ -16,7 +16,7 @@ from ostiary.attacks.triggers import tensors_of
 from ostiary.attacks.truth import PoisonedModel, load_truth, save_truth
 from ostiary.core.errors import ConfigError, DataError, OutOfTime
 from ostiary.core.execute import params_of
-from ostiary.core.protocols import TrainingAttack
+from ostiary.core.protocols import TrainingAttack, WeightAttack
 from ostiary.core.run import Run
 from ostiary.data import ImageSet
 from ostiary.models.classifier import TorchClassifier
@@ -28,6 +28,9 @@ RECIPE = Recipe(epochs=1, batch=32, lr=0.05, padding=1, flip=False, precision="f
 CASES = (
     Case(id="attack.input-aware", tiny={"rate": 0.2, "target": 1, "mask_steps": 3}),
     Case(id="attack.blind", tiny={"rate": 0.2, "target": 1, "threshold": 100.0}),
+    Case(id="attack.trojan-nn", tiny={"rate": 0.2, "target": 1, "size": 4, "steps": 3, "epochs": 1}),
+    Case(id="attack.poisoned-tuning", tiny={"rate": 0.2, "target": 1, "share": 0.5, "epochs": 1}),
+    Case(id="attack.subnet", tiny={"rate": 0.2, "target": 1, "epochs": 1}),
 )
 
 
@@ -41,21 +44,33 @@ def fresh(source: ImageSet, seed: int) -> TorchClassifier:
     return new_model("small-cnn", source, width=8, seed=seed)
 
 
+def edits(case: Case) -> bool:
+    """Whether the attack is given a trained model, and no training."""
+    return hasattr(case.build(), "edit")
+
+
 def attacked(case: Case, source: ImageSet, run: Run | None = None) -> PoisonedModel:
     """What the attack makes of a fresh model."""
-    run = run or case.run()
-    made: PoisonedModel = case.build().train(fresh(source, run.seed), source, RECIPE, run=run)
+    run, attack = run or case.run(), case.build()
+    model = fresh(source, 0 if edits(case) else run.seed)
+    before = model.digest
+    try:
+        made: PoisonedModel = (
+            attack.edit(model, source, run=run) if edits(case) else attack.train(model, source, RECIPE, run=run)
+        )
+    finally:
+        assert not edits(case) or model.digest == before, "an edit changes a copy"
     return made
 
 
 @by_id(CASES)
-def test_a_training_attack_has_its_class_and_card(case: Case) -> None:
-    check_class(case, TrainingAttack)
+def test_it_has_its_class_and_card(case: Case) -> None:
+    check_class(case, WeightAttack if edits(case) else TrainingAttack)
 
 
 @by_id(CASES)
 def test_unmet_needs_are_skipped(case: Case) -> None:
-    check_skips(case, None, None, call="train")
+    check_skips(case, None, None, call="edit" if edits(case) else "train")
 
 
 @by_id(CASES)
@@ -63,7 +78,7 @@ def test_it_gives_a_model_and_its_truth_and_leaves_its_inputs_alone(case: Case, 
     before = source.digest
     made = attacked(case, source)
     assert source.digest == before
-    assert made.model.digest != fresh(source, case.seed).digest and not made.model.module.training
+    assert made.model.digest != fresh(source, 0 if edits(case) else case.seed).digest and not made.model.module.training
     assert all(weight.requires_grad for weight in made.model.module.parameters())
     assert made.model.input_shape == source.shape and tuple(made.model.classes) == tuple(source.classes)
     truth = made.truth

@@ -16,7 +16,7 @@ from ostiary.training import Recipe, train
 from ostiary.training.flow import new_model
 
 SHARE = {"none": 0.15, "screen": 0.2, "scan": 2.0, "repair": 0.3, "guard": 0.5}
-"""Seconds of a cell as a share of those of training its model; medians of the reference grid, rounded up."""
+"""Seconds of a cell as a share of those of training its model; rough guesses, until some are measured."""
 TRIAL = 1024
 
 

@@ -40,6 +40,14 @@ def exceeds(row: ClassScore, limits: Sequence[Limit]) -> bool:
     return bool(limits) and all(limit.meets(row.measures.get(limit.measure)) for limit in limits)
 
 
+def candidates_found(result: MethodResult) -> tuple[Candidate, ...]:
+    """The triggers that a scan recovered, of those classes alone that became findings."""
+    if not isinstance(result.evidence, ModelEvidence):
+        return ()
+    found = {finding.subject for finding in result.findings}
+    return tuple(candidate for candidate in result.evidence.candidates if candidate.subject in found)
+
+
 def _class_name(label: int, classes: Sequence[str]) -> str:
     return classes[label] if label < len(classes) else str(label)
 

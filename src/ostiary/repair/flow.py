@@ -10,7 +10,7 @@ import torch
 from scipy.stats import binom
 
 from ostiary.core.catalog import make, resolve
-from ostiary.core.decide import verdict
+from ostiary.core.decide import candidates_found, verdict
 from ostiary.core.errors import DataError, FormatError
 from ostiary.core.files import refuse_existing
 from ostiary.core.plan import plan
@@ -157,13 +157,7 @@ def _attach(candidate: Candidate, record: Record, folder: Path) -> Candidate:
 
 def _found(results: list[MethodResult]) -> ModelEvidence:
     """The scan's candidates whose class is a finding, in one evidence."""
-    kept = [
-        candidate
-        for result in results
-        if isinstance(result.evidence, ModelEvidence)
-        for candidate in result.evidence.candidates
-        if any(finding.subject == candidate.subject for finding in result.findings)
-    ]
+    kept = [candidate for result in results for candidate in candidates_found(result)]
     return ModelEvidence(score=None, per_class=(), candidates=tuple(kept), examined=())
 
 
