@@ -48,6 +48,7 @@ bench-grid: GRID ?= reference
 bench-grid: BANK = $(wildcard benchmarks/bank/$(GRID))
 bench-grid: $(VENV)/.package
 	$(BIN)/ostiary bench run benchmarks/grids/$(GRID).toml --store build/bench/$(GRID) $(if $(BANK),--bank $(BANK)) $(ARGS)
+	$(BIN)/python -m benchmarks.grid_record $(GRID) --store build/bench/$(GRID)
 	$(BIN)/ostiary bench table --store build/bench/$(GRID)
 
 clean:

@@ -8,13 +8,22 @@ Every table states its command, seeds, number of samples or repeats, seconds and
 
 import argparse
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ostiary.bench.entries import Board, Entry
+from ostiary.bench.leaderboard import effectiveness
+from ostiary.bench.page import leaderboard
+from ostiary.bench.render import render_markdown
+from ostiary.bench.store import Row, record_of
 from ostiary.core.files import write_text
 from ostiary.core.records import Rate
 
 HERE = Path(__file__).parent
+SHORT = ("glance", "models", "scans", "screens", "guards", "unfinished")
+"""The sections of a leaderboard that stand here too."""
 HEAD = """# Results
 
 Written by `python -m benchmarks.results` from the records in `benchmarks/records/`; not edited by hand. A rate is
@@ -79,17 +88,75 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def grid_section(rows: list[Row], spent: dict[str, Any], whole: str) -> str:
+    """A grid in short: what its runs spent, every attack against every defence, what each repair solves."""
+    page = leaderboard(rows)
+    title = f"Grid {spent['grid']}: {spent['rows']} of {spent['cells']} cells"
+    short = tuple(one for one in page.sections if one.slug in SHORT)
+    about = (*page.notes, f"The whole leaderboard, by attack and by defence, is in benchmarks/{whole}.")
+    lines = render_markdown(replace(page, title=title, facts=_spent(spent), notes=about, sections=short), level=2)
+    # Links lead to sections that are in the whole leaderboard alone.
+    return "\n".join([re.sub(r"\[([^]]+)\]\(#[^)]*\)", r"\1", lines).rstrip(), "", *_solved(Board.of(rows)), ""])
+
+
+def _spent(spent: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Command, cells an hour, share outside arithmetic, seconds a model; what a killed run spent is not known."""
+    runs = spent["runs"]
+    if not runs:
+        return (("command", spent["command"]),)
+    wall, busy, own, cells = (sum(run[name] for run in runs) for name in ("wall", "busy", "arithmetic", "cells"))
+    slots = ", ".join(sorted({str(run["slots"]) for run in runs}))
+    pace = f"{cells} cells in {wall / 3600:.1f} h with {slots} jobs at once, {3600 * cells / wall:.0f} an hour"
+    each = f"{spent['models_trained']} trained here, a median of {spent['seconds_a_model']} s on one thread"
+    return (
+        ("command", spent["command"]),
+        ("time", f"{pace}; {100 * (1 - own / busy):.1f} % of the jobs' time outside model arithmetic"),
+        ("training", each),
+    )
+
+
+def _solved(board: Board) -> list[str]:
+    """One line for each repair: which models with a working backdoor it solves, and which not."""
+    lines = ["### What each repair solves", ""]
+    for defence in dict.fromkeys(one.defence for one in board.of_verb("repair")):
+        judged = [(one, effectiveness(board, one)) for one in board.of_verb("repair") if one.defence == defence]
+        told = {True: [], False: []}
+        for one, found in judged:
+            if found is not None:
+                told[found[1]].append(one)
+        n = sum(map(len, told.values()))
+        words = {key: ", ".join(_by_seed(some)) or "none" for key, some in told.items()}
+        lines += [f"- **{defence.name}** solves {Rate(k=len(told[True]), n=n)}: {words[True]}. Not: {words[False]}."]
+    return lines
+
+
+def _by_seed(entries: list[Entry]) -> list[str]:
+    """Treatments, with the seeds where not all of them are there."""
+    seeds: dict[str, list[int]] = {}
+    for one in entries:
+        seeds.setdefault(str(one.treatment), []).append(one.seed)
+    return [f"{name} (seed {', '.join(map(str, own))})" for name, own in seeds.items()]
+
+
 def main() -> None:
     """Render all records."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=Path, default=HERE / "records", help="folder of the records")
     parser.add_argument("-o", "--out", type=Path, default=HERE / "RESULTS.md", help="file to write")
     args = parser.parse_args()
-    files = sorted(args.records.glob("*.json"))
-    sections = [section(json.loads(file.read_text(encoding="utf-8"))) for file in files]
+    grids = sorted(args.records.glob("*.jsonl"))
+    files = [file for file in sorted(args.records.glob("*.json")) if not file.name.endswith(".runs.json")]
+    sections = []
+    for file in grids:
+        rows = [record_of(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        spent = json.loads(file.with_suffix(".runs.json").read_text(encoding="utf-8"))
+        whole = args.out.with_name(f"{file.stem}.md")
+        write_text(whole, render_markdown(leaderboard(rows)), replace=True)
+        sections.append(grid_section(rows, spent, whole.name))
+    sections += [section(json.loads(file.read_text(encoding="utf-8"))) for file in files]
     text = "\n".join([HEAD, *sections])
     write_text(args.out, text.rstrip() + "\n", replace=True)
-    print(f"{args.out}: {len(files)} records")
+    print(f"{args.out}: {len(grids)} grids, {len(files)} records")
 
 
 if __name__ == "__main__":

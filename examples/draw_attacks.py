@@ -1,23 +1,28 @@
 """Draws docs/attacks.png: what each attack does to a few pictures, and the change alone.
 
     python examples/draw_attacks.py digits -o docs/attacks.png
+    python examples/draw_attacks.py $OSTIARY_DATA/gtsrb32/gtsrb32.npz --bank benchmarks/bank/reference \\
+        -o docs/reference-attacks.png
 
 IMAGES is any image set that `ostiary poison` takes. Each column is one attack at its defaults; each picture stands
-above what it becomes and above the change, eight times as strong, around grey. Attacks that control the training, and
-those without a trigger, are left out.
+above what it becomes and above the change, eight times as strong, around grey. Attacks that make a model, and those
+without a trigger, are left out. With a bank the triggers are those of its models, attacks on models among them.
 """
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from ostiary.attacks import METHODS
+from ostiary.attacks.triggers import Trigger
+from ostiary.bench.bank import Bank
 from ostiary.core.catalog import make
 from ostiary.core.protocols import DataAttack
 from ostiary.core.run import Run
-from ostiary.data import open_data, trusted_subset
+from ostiary.data import ImageSet, open_data, trusted_subset
 
 SCALE, GAP, HEAD, ACROSS = 4, 6, 18, 7
 
@@ -39,21 +44,38 @@ def column(name: str, images: torch.Tensor, poisoned: torch.Tensor) -> Image.Ima
     return drawn
 
 
+def own_triggers(data: ImageSet) -> Iterator[tuple[str, Trigger]]:
+    """Each data attack at its defaults."""
+    for key in METHODS:
+        attack = make("attack", key)
+        trigger = attack.poison(data, run=Run()).truth.trigger if isinstance(attack, DataAttack) else None
+        if trigger is not None:
+            yield attack.card.name, trigger
+
+
+def bank_triggers(path: Path) -> Iterator[tuple[str, Trigger]]:
+    """Each attack of a bank, of the model with the most poison."""
+    bank = Bank(path)
+    attacked = [row["spec"] | {"key": row["key"]} for row in bank.models.values() if row["spec"]["kind"] == "attack"]
+    most = {spec["name"]: spec["key"] for spec in sorted(attacked, key=lambda spec: spec["params"]["rate"])}
+    for name, key in sorted(most.items()):
+        stored = bank.find(key)
+        if stored is not None and (trigger := stored.truth().trigger) is not None:
+            yield name, trigger
+
+
 def main() -> None:
     """Draw the attacks side by side, ACROSS in a row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", help="an image set")
     parser.add_argument("-o", "--out", type=Path, required=True, help="the picture to write")
     parser.add_argument("-n", type=int, default=2, help="how many pictures (default 2)")
+    parser.add_argument("--bank", type=Path, help="a bank of models whose triggers are drawn")
     args = parser.parse_args()
     data = open_data(args.images)
     x = trusted_subset(data, args.n, seed=0).take(range(args.n))
-    columns = []
-    for key in METHODS:
-        attack = make("attack", key)
-        trigger = attack.poison(data, run=Run()).truth.trigger if isinstance(attack, DataAttack) else None
-        if trigger is not None:
-            columns.append(column(attack.card.name, x, trigger(x, rng=torch.Generator())))
+    triggers = own_triggers(data) if args.bank is None else bank_triggers(args.bank)
+    columns = [column(name, x, trigger(x, rng=torch.Generator())) for name, trigger in triggers]
     width, height = columns[0].size
     rows = -(-len(columns) // ACROSS)
     whole = Image.new("RGB", ((width + GAP) * min(ACROSS, len(columns)) - GAP, (height + GAP) * rows - GAP), "white")
