@@ -107,14 +107,18 @@ class Joined:
 def of_model(model: TorchClassifier, test: ImageSet, truth: Truth | None, prefix: str = "") -> dict[str, Rate]:
     """Accuracy and, where there is a trigger, attack success, robust accuracy and the false-trigger rate."""
     quick = fused_inference(model, channels_last=True)
-    run = Run(device=model.device)
     found = {ACCURACY: accuracy(quick, test)}
     if truth is not None and truth.trigger is not None:
-        attack = attack_rates(quick, test, truth, run=run)
+        attack = attack_rates(quick, test, truth, run=Run(device=model.device))
         found |= {SUCCESS: attack.success, ROBUST: attack.robust}
         if attack.false_trigger is not None:
             found["false-trigger rate"] = attack.false_trigger
     return {prefix + name: rate for name, rate in found.items()}
+
+
+def success_of(model: TorchClassifier, test: ImageSet, truth: Truth) -> Rate:
+    """Attack success alone."""
+    return attack_rates(fused_inference(model, channels_last=True), test, truth, run=Run(device=model.device)).success
 
 
 def of_repair(work: Path, test: ImageSet, truth: Truth | None, device: str = "cpu") -> Joined:

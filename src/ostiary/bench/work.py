@@ -17,7 +17,7 @@ from ostiary.attacks.truth import Poisoned, Truth, load_truth, save_truth
 from ostiary.bench import metrics
 from ostiary.bench.bank import Bank, Stored
 from ostiary.bench.cells import DataSpec, ModelSpec, has_data, model_spec, seed_of
-from ostiary.bench.entries import REACTIVATED, SUCCESS
+from ostiary.bench.entries import REACTIVATED
 from ostiary.bench.grid import ROLES
 from ostiary.bench.store import DATA, INPUTS_DIR, MODEL, Row, Store
 from ostiary.core.catalog import make
@@ -239,7 +239,7 @@ def _reactivated(kept: Store, model: ModelSpec, subject: TorchClassifier, truth:
         return {}
     run = Run(seed=seed_of("reactivate", model.key), device=subject.device)
     tuned = metrics.reactivate(subject, _drawn(kept, model), truth, run=run)
-    return {REACTIVATED: metrics.of_model(tuned, _test(kept, model), truth)[SUCCESS]}
+    return {REACTIVATED: metrics.success_of(tuned, _test(kept, model), truth)}
 
 
 def _drawn(kept: Store, model: ModelSpec) -> ImageSet:
