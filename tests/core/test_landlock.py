@@ -74,5 +74,12 @@ def test_a_folder_inside_a_hidden_one_can_be_kept(truth: Path) -> None:
     assert "got it" not in found.values(), found
 
 
+def test_methods_can_be_imported_when_the_package_s_folder_has_changed(truth: Path) -> None:
+    """Python then lists the folder again, which lies on the way to hidden ones."""
+    job = Job(key="late", call="work:import_late", args={}, sealed=True, hidden=(str(truth),), timeout=60.0)
+    done = isolated(job)
+    assert (done.status, done.value) == ("ok", "ostiary.guard.strip"), done.reason
+
+
 def test_nothing_to_hide_restricts_nothing() -> None:
     assert landlock.hide([Path("/no/such/folder")]) is True

@@ -1,5 +1,6 @@
 """What the jobs of the engine tests call."""
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -128,3 +129,8 @@ def tidy(folder: str) -> str:
 
     write_text(Path(folder) / "out.txt", "written")
     return (Path(folder) / "out.txt").read_text(encoding="utf-8")
+
+
+def import_late() -> str:
+    importlib.invalidate_caches()
+    return importlib.import_module("ostiary.guard.strip").__name__

@@ -25,12 +25,13 @@ def available() -> bool:
     return bool(_libc().syscall(_CREATE, None, ctypes.c_size_t(0), _VERSION) >= _FIRST_WITH_REFER)
 
 
-def hide(folders: Iterable[str | Path], keep: Iterable[str | Path] = ()) -> bool:
+def hide(folders: Iterable[str | Path], keep: Iterable[str | Path] = (), listed: Iterable[str | Path] = ()) -> bool:
     """Keep `folders` from this process, its later threads and its children; False where that is not possible.
 
     They can be read no more, but for what `keep` names inside them. Folders that do not exist yet
-    cannot be hidden; folders on the way to hidden ones cannot be listed either. Raises OSError when
-    the kernel refuses.
+    cannot be hidden; folders on the way to hidden ones cannot be listed either, but for those under
+    `listed`, where hidden folders show their names and nothing else. Raises OSError when the kernel
+    refuses.
     """
     hidden = [path for path in map(os.path.realpath, folders) if os.path.exists(path)]
     if not hidden:
@@ -42,6 +43,8 @@ def hide(folders: Iterable[str | Path], keep: Iterable[str | Path] = ()) -> bool
     try:
         for path in (*_beside(hidden), *map(os.path.realpath, keep)):
             _allow(libc, ruleset, path, rights)
+        for path in map(os.path.realpath, listed):
+            _allow(libc, ruleset, path, _READ_DIR)
         _checked(libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0))
         _checked(libc.syscall(_RESTRICT, ruleset, 0))
     finally:

@@ -81,7 +81,8 @@ def close_seal(hidden: Sequence[str | Path] = (), keep: Sequence[str | Path] = (
     if loaded:
         raise SealBroken(f"cannot seal a process that has already imported {', '.join(loaded)}")
     if hidden:
-        hide([*hidden, *_SEALED_FOLDERS], keep)
+        # Python lists a package again whenever its folder has changed, and finds nothing in it where it may not.
+        hide([*hidden, *_SEALED_FOLDERS], keep, listed=[_PACKAGE])
     if not _closed:
         sys.addaudithook(_watch)
         _closed = True
