@@ -25,7 +25,7 @@ from ostiary.models.load import load_model
 from ostiary.repair.tune import Tuning, fine_tune
 from ostiary.training import accuracy
 
-BATCH = 256
+BATCH = 128
 
 REACTIVATING, BESIDE = 50, 450
 RETUNING = Tuning(epochs=2, lr=0.01, batch=50)

@@ -191,7 +191,7 @@ def as_image_set(data: LabelledSet[Images]) -> ImageSet:
     return data if isinstance(data, ImageSet) else _Adapted(data)
 
 
-def batch_size(shape: Sequence[int], most: int = 256) -> int:
+def batch_size(shape: Sequence[int], most: int = 128) -> int:
     """Samples of `shape` to run at once: `most`, fewer for large images, whose activations would fill the memory."""
     return max(8, min(most, BATCH_VALUES // int(np.prod(shape))))
 
