@@ -7,9 +7,18 @@ from ostiary.bench.published import published
 
 
 def theirs(
-    attack: str, defence: str, accuracy: float | None, success: float | None, robust: float | None = None
+    attack: str,
+    defence: str,
+    accuracy: float | None,
+    success: float | None,
+    robust: float | None = None,
+    *,
+    rate: float = 0.1,
+    dataset: str = "cifar10",
+    architecture: str = "preactresnet18",
+    origin: str = "Somebody",
 ) -> TheirRow:
-    return TheirRow("cifar10", "preactresnet18", 0.1, attack, defence, accuracy, success, robust, origin="Somebody")
+    return TheirRow(dataset, architecture, rate, attack, defence, accuracy, success, robust, origin=origin)
 
 
 CELLS = (
