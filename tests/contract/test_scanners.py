@@ -13,7 +13,10 @@ from ostiary.core.records import ModelEvidence
 from ostiary.data import ImageSet
 from ostiary.models.classifier import TorchClassifier
 
-CASES = (Case(id="scan.neural-cleanse", tiny={"steps": 24, "batch": 16, "patience": 1, "success": 0.5}),)
+CASES = (
+    Case(id="scan.neural-cleanse", tiny={"steps": 24, "batch": 16, "patience": 1, "success": 0.5}),
+    Case(id="scan.mm-bd", tiny={"starts": 3, "steps": 5}),
+)
 
 
 def test_files_methods_and_rows_agree() -> None:

@@ -40,6 +40,15 @@ CODES: dict[str, Code] = {
             "screen the training data with `ostiary screen` if you have it",
         ),
         Code(
+            "OS202",
+            "margin far above the others",
+            "Some input raises the logit of this class further above all others than any input does for other classes; "
+            "a backdoor does that to its target.",
+            "scan.mm-bd",
+            "a class that was trained on far more images than the others, or that is much easier than they are",
+            "scan with a few trusted images, so that a trigger is recovered and tested",
+        ),
+        Code(
             "OS301",
             "class splits into two activation groups",
             "The features of the samples with this label fall into two compact groups, one of them much smaller: "
