@@ -49,6 +49,33 @@ CODES: dict[str, Code] = {
             "scan with a few trusted images, so that a trigger is recovered and tested",
         ),
         Code(
+            "OS203",
+            "small additive trigger recovered",
+            "One change, added to trusted images of the other classes, sends nearly all of them to this class, "
+            "and it is far smaller than what the other classes need.",
+            "scan.additive-trigger",
+            "a class that is a little nearer to all others than the rest are",
+            "look at the pictures in the report; scan a model that is known, of the same task, beside it",
+        ),
+        Code(
+            "OS204",
+            "warp recovered",
+            "One smooth warp of trusted images of the other classes sends nearly all of them to this class, "
+            "and no warp of that size does so for other classes.",
+            "scan.warp-trigger",
+            "a class of distorted pictures; a model that is unsure of everything that is warped",
+            "look at the pictures in the report; scan a model that is known, of the same task, beside it",
+        ),
+        Code(
+            "OS205",
+            "colour change recovered",
+            "One change of the colours of trusted images of the other classes sends nearly all of them to this class, "
+            "and it is far smaller than what the other classes need.",
+            "scan.colour-trigger",
+            "a class that is told by its colour: sea, sky, grass",
+            "look at the pictures in the report; scan a model that is known, of the same task, beside it",
+        ),
+        Code(
             "OS301",
             "class splits into two activation groups",
             "The features of the samples with this label fall into two compact groups, one of them much smaller: "

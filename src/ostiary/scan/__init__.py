@@ -1,6 +1,9 @@
 """Model scanners: one file per method, one line here."""
 
 METHODS = {
+    "scan.additive-trigger": "ostiary.scan.additive_trigger:AdditiveTrigger",
+    "scan.colour-trigger": "ostiary.scan.colour_trigger:ColourTrigger",
+    "scan.warp-trigger": "ostiary.scan.warp_trigger:WarpTrigger",
     "scan.mm-bd": "ostiary.scan.mm_bd:MMBD",
     "scan.neural-cleanse": "ostiary.scan.neural_cleanse:NeuralCleanse",
 }

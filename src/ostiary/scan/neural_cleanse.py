@@ -3,24 +3,20 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-import numpy as np
 import torch
 from pydantic import Field
 
 from ostiary.core.card import Card, Limit, Needs
 from ostiary.core.protocols import LabelledSet
-from ostiary.core.records import Candidate, ClassScore, ModelEvidence
+from ostiary.core.records import ModelEvidence
 from ostiary.core.run import Run
 from ostiary.core.types import Images
 from ostiary.models.classifier import TorchClassifier
 from ostiary.scan.forms import Patch
 from ostiary.scan.inversion import Schedule
-from ostiary.scan.outlier import anomaly_index, size_ratio
-from ostiary.scan.recover import Recovered, recover
+from ostiary.scan.recover import evidence, recover
 
 ARTIFACT = "neural-cleanse"
-MAX_INDEX = 1e3
-"""Stands in for an infinite index (no deviation among the other classes)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,45 +77,13 @@ class NeuralCleanse:
             success=self.success,
         )
         recovered = recover(model, trusted, Patch(), schedule, bf16=self.bf16, run=run, label=self.card.name)
+        missed = int((torch.isnan(recovered.found.size) & recovered.found.finished).sum())
+        if missed:
+            run.caution("OS904", f"no patch reached {self.success:.0%} success for {missed} classes; left unscored")
         mask, pattern = recovered.found.parts
         run.artifact(f"{ARTIFACT}-mask", mask.squeeze(1))
         run.artifact(f"{ARTIFACT}-pattern", pattern)
         run.artifact(f"{ARTIFACT}-sample", recovered.sample)
-        return _evidence(recovered)
-
-
-def _evidence(recovered: Recovered) -> ModelEvidence:
-    found, search, held_out = recovered.found, recovered.search, recovered.held_out
-    masks, patterns = found.parts[0].squeeze(1), found.parts[1]
-    sizes = torch.where(found.finished, found.size, float("nan")).double().numpy()
-    index = np.clip(anomaly_index(sizes), -MAX_INDEX, MAX_INDEX)
-    ratio = size_ratio(sizes, torch.where(found.finished, found.tried, float("nan")).double().numpy())
-    rows, candidates = [], []
-    for label in range(len(sizes)):
-        rates = {"flip_search": search[label], "flip_held_out": held_out[label]}
-        values = {"mask_l1": sizes[label], "anomaly_index": index[label], "size_ratio": ratio[label]}
-        values["flip_held_out"] = held_out[label].value if held_out[label].n else float("nan")
-        measures = {name: float(value) for name, value in values.items() if not np.isnan(value)}
-        score = measures.get("anomaly_index")
-        rows.append(ClassScore(label=label, score=score, measures=measures, rates=rates))
-        if "mask_l1" in measures:
-            candidates.append(
-                Candidate(
-                    subject=f"class:{label}",
-                    target=label,
-                    score=score,
-                    size=measures["mask_l1"],
-                    flip_search=search[label],
-                    flip_held_out=held_out[label],
-                    artifact=ARTIFACT,
-                    mask=masks[label].numpy(),
-                    pattern=patterns[label].numpy(),
-                )
-            )
-    scores = [row.score for row in rows if row.score is not None]
-    return ModelEvidence(
-        score=max(scores, default=None),
-        per_class=tuple(rows),
-        candidates=tuple(sorted(candidates, key=lambda c: -(c.score or 0.0))),
-        examined=tuple(sorted(candidate.subject for candidate in candidates)),
-    )
+        found = evidence(recovered, "patch", ARTIFACT, size="mask_l1", score="anomaly_index")
+        # A patch that is large enough leads anywhere: where none was found, the search was too short.
+        return found.model_copy(update={"examined": tuple(sorted(one.subject for one in found.candidates))})

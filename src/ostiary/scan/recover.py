@@ -3,11 +3,12 @@
 import dataclasses
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ostiary.core.protocols import LabelledSet
-from ostiary.core.records import Rate
+from ostiary.core.records import Candidate, ClassScore, FormName, ModelEvidence, Rate
 from ostiary.core.run import Run
 from ostiary.core.types import Images, Labels
 from ostiary.data import batch_size, split
@@ -15,6 +16,7 @@ from ostiary.models.classifier import TorchClassifier
 from ostiary.models.fuse import fused_inference
 from ostiary.scan.forms import Form
 from ostiary.scan.inversion import Inverted, Schedule, invert
+from ostiary.scan.outlier import anomaly_index, size_ratio
 from ostiary.training import predicted, rate
 from ostiary.training.loop import has_fast_bf16
 
@@ -22,6 +24,8 @@ CPU_IMAGES = 128
 """Images in one forward pass on a CPU: more do not pay there, and fewer cost a small network 15 %."""
 BF16_TOLERANCE = 0.1
 """How far probabilities in bf16 may lie from those in fp32."""
+MAX_INDEX = 1e3
+"""Stands in for an infinite index (no deviation among the other classes)."""
 CUDA_VALUES = 2**25
 """Input values in one forward pass on a CUDA device: 10,922 images of 3x32x32, 222 of 3x224x224."""
 
@@ -55,9 +59,6 @@ def recover(
     x, y = search.take(range(len(search))), search.labels
     found = _invert(model, x, y, form, schedule, bf16=bf16, run=run, label=label)
     flips = [flip_rates(model, form, found, part.take(range(len(part))), part.labels) for part in (search, held_out)]
-    missed = int((torch.isnan(found.size) & found.finished).sum())
-    if missed:
-        run.caution("OS904", f"no trigger reached {schedule.success:.0%} success for {missed} classes; left unscored")
     return Recovered(found, flips[0], flips[1], held_out.take([0])[0])
 
 
@@ -112,3 +113,54 @@ def flip_rates(model: TorchClassifier, form: Form, found: Inverted, x: Images, y
         own = tuple(part[target : target + 1] for part in found.parts)
         rates.append(rate(predicted(model, form.apply(others, own)[0]) == target))
     return rates
+
+
+def evidence(
+    recovered: Recovered, form: FormName, artifact: str, *, size: str = "size", score: str = "size_ratio"
+) -> ModelEvidence:
+    """Each class's size under the name `size`, its index and ratio against the other classes, and its flips.
+
+    The score of a class is its measure `score`. Classes whose search found nothing that works are
+    unscored, but examined: no trigger of this form leads there. Patches come with their mask and
+    pattern.
+    """
+    found, search, held_out = recovered.found, recovered.search, recovered.held_out
+    sizes = torch.where(found.finished, found.size, float("nan")).double().numpy()
+    index = np.clip(anomaly_index(sizes), -MAX_INDEX, MAX_INDEX)
+    ratio = size_ratio(sizes, torch.where(found.finished, found.tried, float("nan")).double().numpy())
+    rows, candidates = [], []
+    for label in range(len(sizes)):
+        rates = {"flip_search": search[label], "flip_held_out": held_out[label]}
+        values = {size: sizes[label], "anomaly_index": index[label], "size_ratio": ratio[label]}
+        values["flip_held_out"] = held_out[label].value if held_out[label].n else float("nan")
+        measures = {name: float(value) for name, value in values.items() if not np.isnan(value)}
+        own = measures.get(score)
+        rows.append(ClassScore(label=label, score=own, measures=measures, rates=rates))
+        if size in measures:
+            candidates.append(
+                Candidate(
+                    subject=f"class:{label}",
+                    target=label,
+                    score=own,
+                    size=measures[size],
+                    form=form,
+                    flip_search=search[label],
+                    flip_held_out=held_out[label],
+                    artifact=artifact,
+                    **_arrays(found, label, form),
+                )
+            )
+    scores = [row.score for row in rows if row.score is not None]
+    return ModelEvidence(
+        score=max(scores, default=None),
+        per_class=tuple(rows),
+        candidates=tuple(sorted(candidates, key=lambda c: -(c.score or 0.0))),
+        examined=tuple(sorted(f"class:{label}" for label in found.finished.nonzero().flatten().tolist())),
+    )
+
+
+def _arrays(found: Inverted, label: int, form: FormName) -> dict[str, np.ndarray]:
+    if form != "patch":
+        return {}
+    mask, pattern = (part[label].numpy() for part in found.parts)
+    return {"mask": mask[0], "pattern": pattern}
