@@ -13,7 +13,6 @@ from PIL import Image
 from scipy.fft import dctn
 from test_indiscriminate import CASES as WITHOUT_TRIGGER
 from test_model_attacks import CASES as MODEL_CASES
-from test_weight_attacks import CASES as WEIGHT_CASES
 
 from ostiary.attacks.badnets import BadNets
 from ostiary.attacks.blended import Blended
@@ -103,7 +102,7 @@ def trace_back(source: ArraySet, poisoned: Poisoned) -> tuple[list[int], torch.T
 
 
 def test_files_methods_and_rows_agree() -> None:
-    assert disagreements("attack", CASES + WITHOUT_TRIGGER + MODEL_CASES + WEIGHT_CASES) == []
+    assert disagreements("attack", CASES + WITHOUT_TRIGGER + MODEL_CASES) == []
 
 
 @by_id(CASES)
