@@ -16,8 +16,7 @@ from ostiary.models.classifier import TorchClassifier
 CASES = (
     Case(id="scan.neural-cleanse", tiny={"steps": 24, "batch": 16, "patience": 1, "success": 0.5}),
     Case(id="scan.additive-trigger", tiny={"steps": 24, "patience": 1, "success": 0.5}),
-    Case(id="scan.colour-trigger", tiny={"steps": 24, "patience": 1, "success": 0.1, "lr": 0.1}),
-    Case(id="scan.warp-trigger", tiny={"steps": 24, "patience": 1, "success": 0.05, "lr": 0.2}),
+    Case(id="scan.warp-trigger", tiny={"steps": 24, "patience": 1, "success": 0.05}),
     Case(id="scan.mm-bd", tiny={"starts": 3, "steps": 5}),
 )
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from ostiary.perturb import stamp
-from ostiary.scan.forms import Addition, Colour, Form, Patch, Warp
+from ostiary.scan.forms import Addition, Form, Patch, Warp
 
-FORMS: tuple[Form, ...] = (Patch(), Addition(), Warp(), Colour())
+FORMS: tuple[Form, ...] = (Patch(), Addition(), Warp())
 by_form = pytest.mark.parametrize("form", FORMS, ids=[type(form).__name__ for form in FORMS])
 SHAPE = (3, 10, 8)
 
@@ -59,14 +59,3 @@ def test_a_warp_by_one_pixel_moves_the_picture_by_one_pixel() -> None:
     moved = Warp().apply(images(), (points,))[0]
     assert torch.allclose(moved[..., :-1], images()[..., 1:], atol=1e-5)
     assert Warp().size((points,)).item() == pytest.approx(1.0, abs=1e-5)
-
-
-def test_a_colour_change_is_affine_about_grey() -> None:
-    matrix, offset = torch.zeros(1, 3, 3), torch.zeros(1, 3)
-    assert torch.allclose(Colour().apply(images(), (matrix, offset))[0], images())
-    matrix[0, 0, 2], offset[0, 1] = 0.3, 0.4
-    x = images() * 0.2 + 0.4
-    moved = Colour().apply(x, (matrix, offset))[0]
-    assert torch.allclose(moved[:, 0], x[:, 0] + 0.3 * (x[:, 2] - 0.5), atol=1e-6)
-    assert torch.allclose(moved[:, 1], (x[:, 1] + 0.4).clamp(max=1))
-    assert Colour().size((matrix, offset)).item() == pytest.approx(0.5, abs=1e-5)

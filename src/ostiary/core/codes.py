@@ -67,15 +67,6 @@ CODES: dict[str, Code] = {
             "look at the pictures in the report; scan a model that is known, of the same task, beside it",
         ),
         Code(
-            "OS205",
-            "colour change recovered",
-            "One change of the colours of trusted images of the other classes sends nearly all of them to this class, "
-            "and it is far smaller than what the other classes need.",
-            "scan.colour-trigger",
-            "a class that is told by its colour: sea, sky, grass",
-            "look at the pictures in the report; scan a model that is known, of the same task, beside it",
-        ),
-        Code(
             "OS301",
             "class splits into two activation groups",
             "The features of the samples with this label fall into two compact groups, one of them much smaller: "

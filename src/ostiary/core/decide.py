@@ -40,7 +40,6 @@ FORMS: dict[FormName, str] = {
     "patch": "a trigger of {:.1f} px",
     "addition": "an added change of length {:.2f}",
     "warp": "a warp by {:.2f} px",
-    "colour": "a change of colours by {:.2f}",
 }
 
 

@@ -15,7 +15,7 @@ SCHEMA_VERSION: Literal[1] = 1
 Verdict = Literal["backdoor", "suspect", "none-found", "incomplete"]
 Level = Literal["backdoor", "suspect", "note"]
 Status = Literal["ok", "partial", "skipped", "failed"]
-FormName = Literal["patch", "addition", "warp", "colour"]
+FormName = Literal["patch", "addition", "warp"]
 Kind = Literal["scan", "screen", "repair", "guard", "train", "evaluate"]
 
 Z95 = 1.959963984540054
@@ -105,10 +105,10 @@ class Candidate(Frozen):
     """A trigger that a search recovered.
 
     `target` is the class it leads to. `size` depends on the `form`: the L1 norm of a patch's mask in
-    pixels, the Euclidean length of what is added, the mean shift of a warp in pixels, the Euclidean
-    length of a colour change. Of patches, `mask` ([h, w] in [0, 1]) and `pattern` ([c, h, w] in
-    [0, 1]) are kept out of the JSON; they are the artifacts `<artifact>-mask` and
-    `<artifact>-pattern`, where row `target` belongs to this candidate.
+    pixels, the Euclidean length of what is added, the mean shift of a warp in pixels. Of patches,
+    `mask` ([h, w] in [0, 1]) and `pattern` ([c, h, w] in [0, 1]) are kept out of the JSON; they are
+    the artifacts `<artifact>-mask` and `<artifact>-pattern`, where row `target` belongs to this
+    candidate.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)

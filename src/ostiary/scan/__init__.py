@@ -2,7 +2,6 @@
 
 METHODS = {
     "scan.additive-trigger": "ostiary.scan.additive_trigger:AdditiveTrigger",
-    "scan.colour-trigger": "ostiary.scan.colour_trigger:ColourTrigger",
     "scan.warp-trigger": "ostiary.scan.warp_trigger:WarpTrigger",
     "scan.mm-bd": "ostiary.scan.mm_bd:MMBD",
     "scan.neural-cleanse": "ostiary.scan.neural_cleanse:NeuralCleanse",

@@ -24,8 +24,13 @@ class AdditiveTrigger(FormSearch):
         needs=Needs(access="gradients", modality="images", trusted_per_class=4),
         cost="steps x classes x batch forward and backward passes to the input",
         code="OS203",
-        limits=(Limit(measure="size_ratio", low=3.0), Limit(measure="flip_held_out", low=0.75)),
-        blind_spots=("triggers that differ from image to image", "all-to-all and source-specific backdoors"),
+        limits=(Limit(measure="size_ratio", low=2.0), Limit(measure="flip_held_out", low=0.75)),
+        blind_spots=(
+            "strong patterns such as sinusoids: every class is reached by less",
+            "patches and warps; triggers that differ from image to image",
+            "all-to-all and source-specific backdoors",
+        ),
+        marks=frozenset({"mechanism"}),
     )
     form: ClassVar[FormName] = "addition"
     searched: ClassVar[Form] = Addition()

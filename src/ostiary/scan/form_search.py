@@ -29,7 +29,7 @@ class FormSearch:
     form: ClassVar[FormName]
     searched: ClassVar[Form]
 
-    steps: Annotated[int, Field(gt=0)] = 240
+    steps: Annotated[int, Field(gt=0)] = 160
     batch: Annotated[int, Field(gt=0)] = 16
     batches_per_round: Annotated[int, Field(gt=0)] = 4
     lr: Annotated[float, Field(gt=0)] = 0.01

@@ -117,30 +117,6 @@ class Warp:
         return (parts[0].square().sum(1) + EPS).sqrt().mean((1, 2))
 
 
-@dataclass(frozen=True, slots=True)
-class Colour:
-    """An affine change of the colours, matrix [k, c, c] and offset [k, c]; the size is the length of both."""
-
-    def start(self, shape: tuple[int, int, int], rng: torch.Generator) -> Parts:
-        """Nearly no change."""
-        c = shape[0]
-        return torch.randn(1, c, c, generator=rng) * 0.01, torch.randn(1, c, generator=rng) * 0.01
-
-    def parts(self, raw: Parts) -> Parts:
-        """How far matrix and offset are from those that change nothing."""
-        return raw
-
-    def apply(self, x: Images, parts: Parts) -> Tensor:
-        """Colours c' = c + matrix (c - 1/2) + offset, in [0, 1]."""
-        matrix, offset = parts
-        moved = torch.einsum("kdc,nchw->kndhw", matrix.to(x), x - 0.5) + offset[:, None, :, None, None].to(x)
-        return (x[None] + moved).clamp(0, 1)
-
-    def size(self, parts: Parts) -> Tensor:
-        """The Euclidean length of all coefficients."""
-        return (parts[0].square().sum((1, 2)) + parts[1].square().sum(1) + EPS).sqrt()
-
-
 def squash(raw: Tensor) -> Tensor:
     """From the whole line to (0, 1)."""
     return torch.tanh(raw) / 2 + 0.5

@@ -1,7 +1,9 @@
 """The smallest trigger of the form: one smooth warp of every image."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from ostiary.core.card import Card, Limit, Needs
 from ostiary.core.records import FormName
@@ -25,7 +27,15 @@ class WarpTrigger(FormSearch):
         cost="steps x classes x batch forward and backward passes to the input",
         code="OS204",
         limits=(Limit(measure="size_ratio", low=3.0), Limit(measure="flip_held_out", low=0.75)),
-        blind_spots=("triggers that differ from image to image", "all-to-all and source-specific backdoors"),
+        blind_spots=(
+            "triggers that move nothing: patches, blends, colours",
+            "warps that are finer than the grid; all-to-all and source-specific backdoors",
+        ),
+        marks=frozenset({"mechanism"}),
     )
     form: ClassVar[FormName] = "warp"
     searched: ClassVar[Form] = Warp()
+
+    steps: Annotated[int, Field(gt=0)] = 300
+    lr: Annotated[float, Field(gt=0)] = 0.1
+    success: Annotated[float, Field(gt=0, le=1)] = 0.85
