@@ -14,7 +14,8 @@ from ostiary.core.records import ModelEvidence
 from ostiary.core.run import Run
 from ostiary.models.fuse import fused_inference
 from ostiary.perturb import stamp
-from ostiary.scan import inversion, neural_cleanse
+from ostiary.scan import inversion, recover
+from ostiary.scan.forms import Patch
 from ostiary.scan.inversion import Inverted, PenaltyControl, Schedule, invert
 from ostiary.scan.neural_cleanse import NeuralCleanse
 from ostiary.scan.outlier import anomaly_index, size_ratio
@@ -86,7 +87,7 @@ def search(lab: Any, targets: torch.Tensor, *, exact: bool = False, **changes: A
     x, y = lab.trusted.take(range(60)), lab.trusted.labels[:60]
     model = fused_inference(lab.model)
     model.module.to(dtype=dtype, memory_format=torch.channels_last)
-    return invert(model, x, y, targets, schedule, dtype=dtype, run=Run(), label="test")
+    return invert(model, x, y, targets, schedule, form=Patch(), dtype=dtype, run=Run(), label="test")
 
 
 def least_flip(lab: Any, found: Inverted) -> float:
@@ -94,7 +95,7 @@ def least_flip(lab: Any, found: Inverted) -> float:
     x, y = lab.trusted.take(range(60, 120)), lab.trusted.labels[60:120]
     rates = []
     for row, target in enumerate(SOME.tolist()):
-        stamped = stamp(x[y != target], found.mask[row], found.pattern[row])
+        stamped = stamp(x[y != target], found.parts[0][row], found.parts[1][row])
         rates.append(float((lab.model.predict(stamped).argmax(1) == target).float().mean()))
     return min(rates)
 
@@ -110,7 +111,7 @@ def test_all_classes_at_once_is_one_class_at_a_time(lab: Any) -> None:
     assert torch.isfinite(together.size).all()
     for row, target in enumerate(SOME[:3].tolist()):
         alone = search(lab, torch.tensor([target]), exact=True, rounds=8, patience=2, success=0.5)
-        assert torch.allclose(alone.mask[0], together.mask[row], atol=5e-3)
+        assert torch.allclose(alone.parts[0][0], together.parts[0][row], atol=5e-3)
         assert float(alone.size[0]) == pytest.approx(float(together.size[row]), rel=5e-3)
 
 
@@ -151,7 +152,7 @@ def test_mutant_that_keeps_the_last_mask_fails(lab: Any, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(PenaltyControl, "update", last)
     found = search(lab, SOME)
-    kept = found.mask.sum((1, 2))
+    kept = found.parts[0].sum((1, 2, 3))
     assert not torch.allclose(kept, found.size, rtol=0.01)
 
 
@@ -169,11 +170,10 @@ def test_half_of_the_trusted_images_are_held_out(lab: Any, monkeypatch: pytest.M
     def spy(model: Any, x: torch.Tensor, y: torch.Tensor, targets: torch.Tensor, *args: Any, **kw: Any) -> Inverted:
         seen.append(x)
         k, (c, h, w) = len(targets), x.shape[1:]
-        return Inverted(
-            torch.ones(k, h, w), torch.zeros(k, c, h, w), torch.ones(k), torch.ones(k), torch.ones(k, dtype=torch.bool)
-        )
+        parts = torch.ones(k, 1, h, w), torch.zeros(k, c, h, w)
+        return Inverted(parts, torch.ones(k), torch.ones(k), torch.ones(k, dtype=torch.bool))
 
-    monkeypatch.setattr(neural_cleanse, "invert", spy)
+    monkeypatch.setattr(recover, "invert", spy)
     evidence = NeuralCleanse().scan(lab.model, lab.trusted, run=Run())
     assert all(len(x) == len(seen[0]) for x in seen)
     for row in evidence.per_class:

@@ -27,20 +27,18 @@ def test_codes_of_cards_are_known() -> None:
 
 
 def test_disagreements_say_what_to_add(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ostiary.scan
+    import ostiary.guard
 
-    row = Case(id="scan.neural-cleanse")
-    assert disagreements("scan", (row,)) == []
-    assert disagreements("scan", ()) == [
-        "add a row Case(id='scan.neural-cleanse', ...) to the table of tests/contract for 'scan'"
+    row = Case(id="guard.strip")
+    assert disagreements("guard", (row,)) == []
+    assert disagreements("guard", ()) == [
+        "add a row Case(id='guard.strip', ...) to the table of tests/contract for 'guard'"
     ]
-    assert disagreements("scan", (row, Case(id="scan.gone"))) == [
-        "remove the row 'scan.gone': ostiary.scan has no such method"
+    assert disagreements("guard", (row, Case(id="guard.gone"))) == [
+        "remove the row 'guard.gone': ostiary.guard has no such method"
     ]
-    monkeypatch.setattr(ostiary.scan, "METHODS", {})
-    assert disagreements("scan", ()) == [
-        'add "scan.neural-cleanse": "ostiary.scan.neural_cleanse:NeuralCleanse" to METHODS in ostiary.scan'
-    ]
+    monkeypatch.setattr(ostiary.guard, "METHODS", {})
+    assert 'add "guard.strip": "ostiary.guard.strip:Strip" to METHODS in ostiary.guard' in disagreements("guard", ())
 
 
 def test_a_thawed_or_half_described_method_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

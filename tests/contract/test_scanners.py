@@ -13,7 +13,12 @@ from ostiary.core.records import ModelEvidence
 from ostiary.data import ImageSet
 from ostiary.models.classifier import TorchClassifier
 
-CASES = (Case(id="scan.neural-cleanse", tiny={"steps": 24, "batch": 16, "patience": 1, "success": 0.5}),)
+CASES = (
+    Case(id="scan.neural-cleanse", tiny={"steps": 24, "batch": 16, "patience": 1, "success": 0.5}),
+    Case(id="scan.additive-trigger", tiny={"steps": 24, "patience": 1, "success": 0.5}),
+    Case(id="scan.warp-trigger", tiny={"steps": 24, "patience": 1, "success": 0.05}),
+    Case(id="scan.mm-bd", tiny={"starts": 3, "steps": 5}),
+)
 
 
 def test_files_methods_and_rows_agree() -> None:
@@ -68,9 +73,12 @@ def test_evidence_is_consistent(case: Case, small_model: TorchClassifier, truste
     for limit in case.build().card.limits:
         assert limit.measure in measured, f"the limit on '{limit.measure}' rests on nothing that is measured"
     for candidate in evidence.candidates:
-        assert candidate.mask is not None and candidate.pattern is not None
-        assert candidate.mask.min() >= 0 and candidate.mask.max() <= 1
-        assert f"{candidate.artifact}-mask" in run.artifacts and f"{candidate.artifact}-pattern" in run.artifacts
+        if candidate.form == "patch":
+            assert candidate.mask is not None and candidate.pattern is not None
+            assert candidate.mask.min() >= 0 and candidate.mask.max() <= 1
+            assert f"{candidate.artifact}-mask" in run.artifacts and f"{candidate.artifact}-pattern" in run.artifacts
+        else:
+            assert f"{candidate.artifact}-part0" in run.artifacts
         held_out, target = candidate.flip_held_out, candidate.target
         assert held_out.n + candidate.flip_search.n == int((trusted.labels != target).sum())
 

@@ -7,6 +7,7 @@ from ostiary.core.run import Run
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.fuse import fused_inference
 from ostiary.models.zoo import build
+from ostiary.scan.forms import Patch
 from ostiary.scan.inversion import Inverted, Schedule, invert
 
 SCHEDULE = Schedule(
@@ -20,7 +21,7 @@ def run(calls: list[int] | None = None) -> tuple[TorchClassifier, Inverted]:
         model.module.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
     rng = torch.Generator().manual_seed(0)
     x, y = torch.rand(10, 3, 8, 8, generator=rng), torch.arange(10) % 3
-    found = invert(model, x, y, torch.arange(3), SCHEDULE, dtype=torch.float32, run=Run(), label="test")
+    found = invert(model, x, y, torch.arange(3), SCHEDULE, form=Patch(), dtype=torch.float32, run=Run(), label="test")
     return model, found
 
 
@@ -33,16 +34,17 @@ def test_a_step_runs_the_model_once_and_leaves_its_weights_without_gradients() -
 
 def test_what_is_found_is_a_mask_and_a_pattern_in_the_unit_range_and_its_own_size() -> None:
     _, found = run()
-    assert found.mask.shape == (3, 8, 8) and found.pattern.shape == (3, 3, 8, 8)
-    for part in (found.mask, found.pattern):
+    mask, pattern = found.parts
+    assert mask.shape == (3, 1, 8, 8) and pattern.shape == (3, 3, 8, 8)
+    for part in (mask, pattern):
         assert part.min() >= 0 and part.max() <= 1
-    assert torch.allclose(found.mask.sum((1, 2)), found.size, rtol=1e-5)
+    assert torch.allclose(mask.sum((1, 2, 3)), found.size, rtol=1e-5)
     assert found.finished.all()
 
 
 def test_the_searches_start_alike_and_go_apart() -> None:
     _, found = run()
-    assert not torch.equal(found.mask[0], found.mask[1])
+    assert not torch.equal(found.parts[0][0], found.parts[0][1])
 
 
 def test_nothing_that_works_has_no_size() -> None:
@@ -55,6 +57,7 @@ def test_nothing_that_works_has_no_size() -> None:
         torch.arange(6) % 3,
         torch.arange(3),
         schedule,
+        form=Patch(),
         dtype=torch.float32,
         run=Run(),
         label="",

@@ -40,6 +40,33 @@ CODES: dict[str, Code] = {
             "screen the training data with `ostiary screen` if you have it",
         ),
         Code(
+            "OS202",
+            "margin far above the others",
+            "Some input raises the logit of this class further above all others than any input does for other classes; "
+            "a backdoor does that to its target.",
+            "scan.mm-bd",
+            "a class that was trained on far more images than the others, or that is much easier than they are",
+            "scan with a few trusted images, so that a trigger is recovered and tested",
+        ),
+        Code(
+            "OS203",
+            "small additive trigger recovered",
+            "One change, added to trusted images of the other classes, sends nearly all of them to this class, "
+            "and it is far smaller than what the other classes need.",
+            "scan.additive-trigger",
+            "a class that is a little nearer to all others than the rest are",
+            "look at the pictures in the report; scan a model that is known, of the same task, beside it",
+        ),
+        Code(
+            "OS204",
+            "warp recovered",
+            "One smooth warp of trusted images of the other classes sends nearly all of them to this class, "
+            "and no warp of that size does so for other classes.",
+            "scan.warp-trigger",
+            "a class of distorted pictures; a model that is unsure of everything that is warped",
+            "look at the pictures in the report; scan a model that is known, of the same task, beside it",
+        ),
+        Code(
             "OS301",
             "class splits into two activation groups",
             "The features of the samples with this label fall into two compact groups, one of them much smaller: "

@@ -9,6 +9,7 @@ from ostiary.core.records import (
     ClassScore,
     Evidence,
     Finding,
+    FormName,
     GuardEvidence,
     MethodResult,
     ModelEvidence,
@@ -33,6 +34,13 @@ BUILT_IN = Calibration(
 
 CONFIRM_FLIP = 0.75
 """A trigger is confirmed when the lower end of its held-out flip rate's 95 % interval reaches this."""
+
+
+FORMS: dict[FormName, str] = {
+    "patch": "a trigger of {:.1f} px",
+    "addition": "an added change of length {:.2f}",
+    "warp": "a warp by {:.2f} px",
+}
 
 
 def exceeds(row: ClassScore, limits: Sequence[Limit]) -> bool:
@@ -66,7 +74,7 @@ def _scan_finding(row: ClassScore, candidate: Candidate | None, card: Card, clas
     if candidate is not None:
         ratio = row.measures.get("size_ratio")
         held_out = candidate.flip_held_out
-        message = f"class {row.label} ({name}): a trigger of {candidate.size:.1f} px" + (
+        message = f"class {row.label} ({name}): {FORMS[candidate.form].format(candidate.size)}" + (
             f", {ratio:.1f}x smaller than the median class," if ratio is not None else ""
         )
         message += f" flips {held_out.k} of {held_out.n} held-out trusted samples"

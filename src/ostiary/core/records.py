@@ -15,6 +15,7 @@ SCHEMA_VERSION: Literal[1] = 1
 Verdict = Literal["backdoor", "suspect", "none-found", "incomplete"]
 Level = Literal["backdoor", "suspect", "note"]
 Status = Literal["ok", "partial", "skipped", "failed"]
+FormName = Literal["patch", "addition", "warp"]
 Kind = Literal["scan", "screen", "repair", "guard", "train", "evaluate"]
 
 Z95 = 1.959963984540054
@@ -103,9 +104,11 @@ class ClassScore(Frozen):
 class Candidate(Frozen):
     """A trigger that a search recovered.
 
-    `target` is the class it leads to, `size` the L1 norm of its mask in pixels. `mask` ([h, w] in
-    [0, 1]) and `pattern` ([c, h, w] in [0, 1]) are kept out of the JSON; they are the artifacts
-    `<artifact>-mask` and `<artifact>-pattern`, where row `target` belongs to this candidate.
+    `target` is the class it leads to. `size` depends on the `form`: the L1 norm of a patch's mask in
+    pixels, the Euclidean length of what is added, the mean shift of a warp in pixels. Of patches,
+    `mask` ([h, w] in [0, 1]) and `pattern` ([c, h, w] in [0, 1]) are kept out of the JSON; they are
+    the artifacts `<artifact>-mask` and `<artifact>-pattern`, where row `target` belongs to this
+    candidate.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -114,6 +117,7 @@ class Candidate(Frozen):
     target: int
     score: float | None
     size: float
+    form: FormName = "patch"
     flip_search: Rate
     flip_held_out: Rate
     artifact: str

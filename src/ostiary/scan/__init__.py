@@ -1,5 +1,8 @@
 """Model scanners: one file per method, one line here."""
 
 METHODS = {
+    "scan.additive-trigger": "ostiary.scan.additive_trigger:AdditiveTrigger",
+    "scan.warp-trigger": "ostiary.scan.warp_trigger:WarpTrigger",
+    "scan.mm-bd": "ostiary.scan.mm_bd:MMBD",
     "scan.neural-cleanse": "ostiary.scan.neural_cleanse:NeuralCleanse",
 }

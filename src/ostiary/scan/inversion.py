@@ -1,4 +1,4 @@
-"""Searching the smallest mask and pattern that send images to a class, for many classes at once."""
+"""Searching the smallest trigger of a form that sends images to a class, for many classes at once."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from ostiary.core.run import Run
 from ostiary.core.types import Images, Labels
 from ostiary.models.classifier import TorchClassifier
-from ostiary.perturb import stamp
+from ostiary.scan.forms import Form, Parts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,24 +29,23 @@ class Schedule:
 
 @dataclass(slots=True)
 class Inverted:
-    """The best trigger of each class: mask [k, h, w], pattern [k, c, h, w], L1 size [k] (NaN: none found).
+    """The best trigger of each class: the parts of its form, [k, ...], and its size [k] (NaN: none found).
 
-    `tried` [k] is the L1 size of the last mask, whether it worked or not.
+    `tried` [k] is the size of the last trigger, whether it worked or not.
     """
 
-    mask: Tensor
-    pattern: Tensor
+    parts: Parts
     size: Tensor
     tried: Tensor
     finished: Tensor
 
 
 class PenaltyControl:
-    """The weight of the mask penalty, class by class.
+    """The weight of the penalty on the size, class by class.
 
     It starts at zero, is set to the initial cost after `patience` successful rounds, then rises by
     the factor f after `patience` successes in a row and falls by f^1.5 after `patience` failures.
-    A class stops when its best mask has not shrunk by 1 % for twice the patience and the cost has
+    A class stops when its best trigger has not shrunk by 1 % for twice the patience and the cost has
     moved both ways.
     """
 
@@ -60,7 +59,7 @@ class PenaltyControl:
         self._mark = torch.full((classes,), float("inf"))
 
     def update(self, rows: Tensor, success: Tensor, size: Tensor) -> Tensor:
-        """Take one round's success and mask size of the classes `rows`; gives True where the best improved."""
+        """Take one round's success and size of the classes `rows`; gives True where the best improved."""
         good = success >= self.s.success
         better = good & (size < self.best[rows])
         self.best[rows] = torch.where(better, size, self.best[rows])
@@ -104,12 +103,13 @@ def invert(
     targets: Tensor,
     schedule: Schedule,
     *,
+    form: Form,
     dtype: torch.dtype,
     run: Run,
     label: str,
     part: tuple[int, int] = (0, 1),
 ) -> Inverted:
-    """Search the smallest trigger towards each of `targets` on trusted images.
+    """Search the smallest trigger of a form towards each of `targets` on trusted images.
 
     `model` should be frozen and fused. All targets share every batch and the start; their searches
     are independent. Images of the target class itself count neither in the loss nor in the success.
@@ -118,11 +118,11 @@ def invert(
     """
     k, (c, h, w) = len(targets), x.shape[1:]
     device, rng = run.device, run.generator("inversion")
-    start_mask, start_pattern = torch.rand(1, 1, h, w, generator=rng), torch.rand(1, c, h, w, generator=rng)
-    raw = [_unsquash(t).repeat(k, 1, 1, 1).to(device).requires_grad_() for t in (start_mask, start_pattern)]
+    start = form.start((c, h, w), rng)
+    raw = [t.repeat(k, *[1] * (t.dim() - 1)).to(device).requires_grad_() for t in start]
     optimizer = torch.optim.Adam(raw, lr=schedule.lr, betas=(0.5, 0.9))
     control = PenaltyControl(k, schedule)
-    best = [torch.zeros(k, 1, h, w), torch.zeros(k, c, h, w)]
+    best = [torch.zeros(k, *t.shape[1:]) for t in start]
     feed = _endless(x, y, schedule.batch, rng)
     cut = False
     for round_ in range(schedule.rounds):
@@ -130,28 +130,19 @@ def invert(
         if not len(rows) or run.out_of_time:
             cut = bool(len(rows))
             break
-        shown = [squash(t.detach()[rows]).cpu() for t in raw]
+        shown = tuple(t.cpu() for t in form.parts(tuple(t.detach()[rows] for t in raw)))
         success = torch.zeros(len(rows))
         for _ in range(schedule.batches_per_round):
             bx, by = next(feed)
-            success += _step(model, bx, by, targets[rows], rows, raw, optimizer, control.cost, dtype)
-        better = control.update(rows, success / schedule.batches_per_round, shown[0].abs().sum((1, 2, 3)))
+            success += _step(model, bx, by, targets[rows], rows, raw, optimizer, control.cost, form, dtype)
+        better = control.update(rows, success / schedule.batches_per_round, form.size(shown))
         for kept, now in zip(best, shown, strict=True):
             kept[rows[better]] = now[better]
         run.progress(part[0] * schedule.rounds + round_ + 1, part[1] * schedule.rounds, label)
     size = torch.where(torch.isfinite(control.best), control.best, float("nan"))
     finished = control.stopped.clone() if cut else torch.ones(k, dtype=torch.bool)
-    tried = squash(raw[0].detach()).sum((1, 2, 3)).cpu()
-    return Inverted(best[0].squeeze(1), best[1], size, tried, finished)
-
-
-def squash(raw: Tensor) -> Tensor:
-    """From the whole line to (0, 1)."""
-    return torch.tanh(raw) / 2 + 0.5
-
-
-def _unsquash(value: Tensor) -> Tensor:
-    return torch.atanh((value - 0.5) * (2 - 1e-3))
+    tried = form.size(form.parts(tuple(t.detach() for t in raw))).cpu()
+    return Inverted(tuple(best), size, tried, finished)
 
 
 def _step(
@@ -163,19 +154,20 @@ def _step(
     raw: list[Tensor],
     optimizer: torch.optim.Optimizer,
     cost: Tensor,
+    form: Form,
     dtype: torch.dtype,
 ) -> Tensor:
     """One Adam step for the classes `rows`; gives each one's success on this batch."""
     device, n = raw[0].device, len(x)
-    mask, pattern = (squash(t[rows]).unsqueeze(1) for t in raw)
-    stamped = stamp(x.to(device), mask, pattern).flatten(0, 1)
+    parts = form.parts(tuple(t[rows] for t in raw))
+    stamped = form.apply(x.to(device), parts).flatten(0, 1)
     stamped = stamped.to(dtype).contiguous(memory_format=torch.channels_last)
     logits = model.logits(stamped).float()
     want = targets.to(device).repeat_interleave(n)
     others = (y[None] != targets[:, None]).to(device)
     weight = others.float() / others.sum(1, keepdim=True).clamp(min=1)
     fit = cross_entropy(logits, want, reduction="none").view(len(rows), n)
-    loss = (fit * weight).sum() + (cost[rows].to(device) * mask.sum((1, 2, 3, 4))).sum()
+    loss = (fit * weight).sum() + (cost[rows].to(device) * form.size(parts)).sum()
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()

@@ -1,0 +1,59 @@
+"""What the scanners share that search one form of trigger towards every class."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from ostiary.core.card import Card
+from ostiary.core.protocols import LabelledSet
+from ostiary.core.records import FormName, ModelEvidence
+from ostiary.core.run import Run
+from ostiary.core.types import Images
+from ostiary.models.classifier import TorchClassifier
+from ostiary.scan.forms import Form
+from ostiary.scan.inversion import Schedule
+from ostiary.scan.recover import evidence, recover
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FormSearch:
+    """The search of Neural Cleanse (Wang et al. 2019, sec. IV) over the triggers of one form.
+
+    Half of the trusted images drive the search, the other half only tell how often the final trigger
+    flips unseen images. `steps` gradient steps of `batch` images; the penalty on the size starts at
+    `initial_cost` and moves by `cost_factor` after `patience` rounds in a row.
+    """
+
+    card: ClassVar[Card]
+    form: ClassVar[FormName]
+    searched: ClassVar[Form]
+
+    steps: Annotated[int, Field(gt=0)] = 160
+    batch: Annotated[int, Field(gt=0)] = 16
+    batches_per_round: Annotated[int, Field(gt=0)] = 4
+    lr: Annotated[float, Field(gt=0)] = 0.01
+    initial_cost: Annotated[float, Field(gt=0)] = 0.1
+    cost_factor: Annotated[float, Field(gt=1)] = 1.5
+    patience: Annotated[int, Field(gt=0)] = 3
+    success: Annotated[float, Field(gt=0, le=1)] = 0.95
+    bf16: bool = True
+
+    def scan(self, model: TorchClassifier, trusted: LabelledSet[Images], /, *, run: Run) -> ModelEvidence:
+        """Examine every class of `model`; raises nothing of its own beyond what reading `trusted` raises."""
+        name = self.card.name
+        schedule = Schedule(
+            rounds=max(1, self.steps // self.batches_per_round),
+            batches_per_round=self.batches_per_round,
+            batch=self.batch,
+            lr=self.lr,
+            initial_cost=self.initial_cost,
+            cost_factor=self.cost_factor,
+            patience=self.patience,
+            success=self.success,
+        )
+        recovered = recover(model, trusted, self.searched, schedule, bf16=self.bf16, run=run, label=name)
+        for number, part in enumerate(recovered.found.parts):
+            run.artifact(f"{name}-part{number}", part)
+        run.artifact(f"{name}-sample", recovered.sample)
+        return evidence(recovered, self.form, name)

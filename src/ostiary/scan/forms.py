@@ -1,0 +1,126 @@
+"""Forms a trigger may have, each with a measure of how large it is: what the search in `inversion` works on.
+
+A form turns free parameters ("raw", [k, ...]: one row for each class that is searched) into the parts of
+a trigger, lays it over images, and measures it. The smallest trigger of a form that works is compared
+between classes; sizes of different forms are not comparable.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample, interpolate
+
+from ostiary.core.types import Images
+from ostiary.perturb import stamp
+
+Parts = tuple[Tensor, ...]
+EPS = 1e-6
+"""Keeps the slope of a length finite where it is zero."""
+
+
+@runtime_checkable
+class Form(Protocol):
+    """One family of triggers."""
+
+    def start(self, shape: tuple[int, int, int], rng: torch.Generator) -> Parts:
+        """Raw parameters to begin with, for images (c, h, w); a first axis of 1."""
+        ...
+
+    def parts(self, raw: Parts) -> Parts:
+        """What the raw parameters stand for."""
+        ...
+
+    def apply(self, x: Images, parts: Parts) -> Tensor:
+        """The trigger of every class over every image, [k, n, c, h, w]; `x` is not changed."""
+        ...
+
+    def size(self, parts: Parts) -> Tensor:
+        """How large each class's trigger is, [k]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A mask [k, 1, h, w] and a pattern [k, c, h, w], both in [0, 1]; the size is the mask's sum, in pixels."""
+
+    def start(self, shape: tuple[int, int, int], rng: torch.Generator) -> Parts:
+        """A random mask and a random pattern."""
+        c, h, w = shape
+        return tuple(_unsquash(torch.rand(1, channels, h, w, generator=rng)) for channels in (1, c))
+
+    def parts(self, raw: Parts) -> Parts:
+        """Mask and pattern."""
+        return tuple(map(squash, raw))
+
+    def apply(self, x: Images, parts: Parts) -> Tensor:
+        """(1 - mask) x + mask pattern."""
+        mask, pattern = parts
+        return stamp(x, mask.unsqueeze(1), pattern.unsqueeze(1))
+
+    def size(self, parts: Parts) -> Tensor:
+        """The sum of the mask."""
+        return parts[0].abs().sum((1, 2, 3))
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """One change [k, c, h, w] that is added to every image; the size is its Euclidean length."""
+
+    def start(self, shape: tuple[int, int, int], rng: torch.Generator) -> Parts:
+        """A change of a level or so."""
+        return (torch.randn(1, *shape, generator=rng) / 255,)
+
+    def parts(self, raw: Parts) -> Parts:
+        """The change itself."""
+        return raw
+
+    def apply(self, x: Images, parts: Parts) -> Tensor:
+        """Images with the change, in [0, 1]."""
+        return (x + parts[0].unsqueeze(1)).clamp(0, 1)
+
+    def size(self, parts: Parts) -> Tensor:
+        """The Euclidean length."""
+        return (parts[0].square().sum((1, 2, 3)) + EPS).sqrt()
+
+
+@dataclass(frozen=True, slots=True)
+class Warp:
+    """A smooth field of shifts, [k, 2, grid, grid] control points in pixels; the size is the mean shift in pixels."""
+
+    grid: int = 6
+
+    def start(self, shape: tuple[int, int, int], rng: torch.Generator) -> Parts:
+        """Shifts of a tenth of a pixel."""
+        return (torch.randn(1, 2, self.grid, self.grid, generator=rng) * 0.1,)
+
+    def parts(self, raw: Parts) -> Parts:
+        """The control points themselves."""
+        return raw
+
+    def apply(self, x: Images, parts: Parts) -> Tensor:
+        """Every pixel taken from where the field points to; beyond the edge, the edge."""
+        (points,) = parts
+        (n, _, h, w), k = x.shape, len(points)
+        shift = interpolate(points, (h, w), mode="bicubic", align_corners=True)
+        rows, columns = torch.meshgrid(torch.linspace(-1, 1, h), torch.linspace(-1, 1, w), indexing="ij")
+        scale = torch.tensor([2 / max(w - 1, 1), 2 / max(h - 1, 1)])
+        field = torch.stack([columns, rows], dim=2).to(x) + shift.permute(0, 2, 3, 1) * scale.to(x)
+        field = field[:, None].expand(k, n, h, w, 2).flatten(0, 1)
+        many = x[None].expand(k, *x.shape).flatten(0, 1)
+        warped = grid_sample(many, field, mode="bilinear", padding_mode="border", align_corners=True)
+        return warped.view(k, *x.shape)
+
+    def size(self, parts: Parts) -> Tensor:
+        """The mean length of the shifts."""
+        return (parts[0].square().sum(1) + EPS).sqrt().mean((1, 2))
+
+
+def squash(raw: Tensor) -> Tensor:
+    """From the whole line to (0, 1)."""
+    return torch.tanh(raw) / 2 + 0.5
+
+
+def _unsquash(value: Tensor) -> Tensor:
+    return torch.atanh((value - 0.5) * (2 - 1e-3))

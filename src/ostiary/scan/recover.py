@@ -1,0 +1,166 @@
+"""Recovering the smallest trigger of a form towards every class: what all scanners by inversion share."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ostiary.core.protocols import LabelledSet
+from ostiary.core.records import Candidate, ClassScore, FormName, ModelEvidence, Rate
+from ostiary.core.run import Run
+from ostiary.core.types import Images, Labels
+from ostiary.data import batch_size, split
+from ostiary.models.classifier import TorchClassifier
+from ostiary.models.fuse import fused_inference
+from ostiary.scan.forms import Form
+from ostiary.scan.inversion import Inverted, Schedule, invert
+from ostiary.scan.outlier import anomaly_index, size_ratio
+from ostiary.training import predicted, rate
+from ostiary.training.loop import has_fast_bf16
+
+CPU_IMAGES = 128
+"""Images in one forward pass on a CPU: more do not pay there, and fewer cost a small network 15 %."""
+BF16_TOLERANCE = 0.1
+"""How far probabilities in bf16 may lie from those in fp32."""
+MAX_INDEX = 1e3
+"""Stands in for an infinite index (no deviation among the other classes)."""
+CUDA_VALUES = 2**25
+"""Input values in one forward pass on a CUDA device: 10,922 images of 3x32x32, 222 of 3x224x224."""
+
+
+@dataclass(slots=True)
+class Recovered:
+    """The triggers of all classes, and how often each flips images of other classes by the model as it is.
+
+    `search` are rates on the images that drove the search, `held_out` on those that it never saw;
+    `sample` [c, h, w] is one of the latter.
+    """
+
+    found: Inverted
+    search: list[Rate]
+    held_out: list[Rate]
+    sample: Tensor
+
+
+def recover(
+    model: TorchClassifier,
+    trusted: LabelledSet[Images],
+    form: Form,
+    schedule: Schedule,
+    *,
+    bf16: bool,
+    run: Run,
+    label: str,
+) -> Recovered:
+    """Search on half of the trusted images, and measure on both halves; raises what reading `trusted` raises."""
+    search, held_out = split(trusted, (0.5, 0.5), seed=run.seed)
+    x, y = search.take(range(len(search))), search.labels
+    found = _invert(model, x, y, form, schedule, bf16=bf16, run=run, label=label)
+    flips = [flip_rates(model, form, found, part.take(range(len(part))), part.labels) for part in (search, held_out)]
+    return Recovered(found, flips[0], flips[1], held_out.take([0])[0])
+
+
+def _invert(
+    model: TorchClassifier, x: Images, y: Labels, form: Form, schedule: Schedule, *, bf16: bool, run: Run, label: str
+) -> Inverted:
+    quick, dtype = frozen(model, bf16=bf16 and has_fast_bf16(run.device))
+    cuda = run.device.type == "cuda"
+    images = CUDA_VALUES // x[0].numel() if cuda else batch_size(x.shape[1:], CPU_IMAGES)
+    groups = torch.arange(len(model.classes)).split(max(1, images // schedule.batch))
+    found = [
+        invert(
+            quick,
+            x,
+            y,
+            group,
+            schedule,
+            form=form,
+            dtype=dtype,
+            run=run,
+            label=label,
+            part=(number, len(groups)),
+        )
+        for number, group in enumerate(groups)
+    ]
+    parts = tuple(torch.cat(some) for some in zip(*(one.parts for one in found), strict=True))
+    rest = [field.name for field in dataclasses.fields(Inverted) if field.name != "parts"]
+    return Inverted(parts, **{name: torch.cat([getattr(one, name) for one in found]) for name in rest})
+
+
+def frozen(model: TorchClassifier, *, bf16: bool) -> tuple[TorchClassifier, torch.dtype]:
+    """A fused copy, in bf16 where the model bears it: the user's own code may hold constants in fp32."""
+    if bf16:
+        quick, plain = fused_inference(model), model.predict(model.probe())
+        quick.module.to(dtype=torch.bfloat16, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        try:
+            if bool((quick.predict(quick.probe()) - plain).abs().max() <= BF16_TOLERANCE):
+                return quick, torch.bfloat16
+        except RuntimeError:  # torch's word for operands of different types
+            pass
+    return fused_inference(model, channels_last=True), torch.float32
+
+
+def flip_rates(model: TorchClassifier, form: Form, found: Inverted, x: Images, y: Labels) -> list[Rate]:
+    """How many images of the other classes each recovered trigger sends to its class, by the model as it is."""
+    rates = []
+    for target in range(len(found.size)):
+        others = x[y != target]
+        if bool(torch.isnan(found.size[target])) or not len(others):
+            rates.append(Rate(k=0, n=0))
+            continue
+        own = tuple(part[target : target + 1] for part in found.parts)
+        rates.append(rate(predicted(model, form.apply(others, own)[0]) == target))
+    return rates
+
+
+def evidence(
+    recovered: Recovered, form: FormName, artifact: str, *, size: str = "size", score: str = "size_ratio"
+) -> ModelEvidence:
+    """Each class's size under the name `size`, its index and ratio against the other classes, and its flips.
+
+    The score of a class is its measure `score`. Classes whose search found nothing that works are
+    unscored, but examined: no trigger of this form leads there. Patches come with their mask and
+    pattern.
+    """
+    found, search, held_out = recovered.found, recovered.search, recovered.held_out
+    sizes = torch.where(found.finished, found.size, float("nan")).double().numpy()
+    index = np.clip(anomaly_index(sizes), -MAX_INDEX, MAX_INDEX)
+    ratio = size_ratio(sizes, torch.where(found.finished, found.tried, float("nan")).double().numpy())
+    rows, candidates = [], []
+    for label in range(len(sizes)):
+        rates = {"flip_search": search[label], "flip_held_out": held_out[label]}
+        values = {size: sizes[label], "anomaly_index": index[label], "size_ratio": ratio[label]}
+        values["flip_held_out"] = held_out[label].value if held_out[label].n else float("nan")
+        measures = {name: float(value) for name, value in values.items() if not np.isnan(value)}
+        own = measures.get(score)
+        rows.append(ClassScore(label=label, score=own, measures=measures, rates=rates))
+        if size in measures:
+            candidates.append(
+                Candidate(
+                    subject=f"class:{label}",
+                    target=label,
+                    score=own,
+                    size=measures[size],
+                    form=form,
+                    flip_search=search[label],
+                    flip_held_out=held_out[label],
+                    artifact=artifact,
+                    **_arrays(found, label, form),
+                )
+            )
+    scores = [row.score for row in rows if row.score is not None]
+    return ModelEvidence(
+        score=max(scores, default=None),
+        per_class=tuple(rows),
+        candidates=tuple(sorted(candidates, key=lambda c: -(c.score or 0.0))),
+        examined=tuple(sorted(f"class:{label}" for label in found.finished.nonzero().flatten().tolist())),
+    )
+
+
+def _arrays(found: Inverted, label: int, form: FormName) -> dict[str, np.ndarray]:
+    if form != "patch":
+        return {}
+    mask, pattern = (part[label].numpy() for part in found.parts)
+    return {"mask": mask[0], "pattern": pattern}

@@ -1,0 +1,42 @@
+"""Searches over other forms than patches: no paper, so what is checked is that they find what they are for."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from ostiary.attacks.blended import Blended
+from ostiary.attacks.wanet import WaNet
+from ostiary.core.decide import decide
+from ostiary.core.run import Run
+from ostiary.models.classifier import TorchClassifier
+from ostiary.scan.additive_trigger import AdditiveTrigger
+from ostiary.scan.forms import Addition
+from ostiary.scan.warp_trigger import WarpTrigger
+
+DIGITS = tuple("0123456789")
+CASES = (
+    (AdditiveTrigger, Blended(target=0, rate=0.1)),
+    (WarpTrigger, WaNet(target=0, rate=0.1, strength=4.0, cover=0.0)),
+)
+
+
+def found(method: Any, model: TorchClassifier, trusted: Any) -> list[str]:
+    evidence = method().scan(model, trusted, run=Run())
+    return [finding.subject for finding in decide(evidence, method.card, DIGITS)]
+
+
+@pytest.mark.parametrize(("method", "attack"), CASES, ids=[case[0].card.id for case in CASES])
+def test_it_finds_the_target_alone_and_nothing_on_the_twin(lab: Any, train_on: Any, method: Any, attack: Any) -> None:
+    poisoned = attack.poison(lab.part, run=Run(seed=0))
+    model = train_on(poisoned.data)
+    assert lab.asr(model, poisoned.truth) > 0.8
+    assert found(method, model, lab.trusted) == ["class:0"]
+    assert found(method, lab.twin, lab.trusted) == []
+
+
+def test_mutant_that_measures_no_size_fails(lab: Any, train_on: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all changes count as equally large, nothing stands out."""
+    monkeypatch.setattr(Addition, "size", lambda self, parts: torch.ones(len(parts[0])) + 0 * parts[0].sum((1, 2, 3)))
+    model = train_on(Blended(target=0, rate=0.1).poison(lab.part, run=Run(seed=0)).data)
+    assert found(AdditiveTrigger, model, lab.trusted) == []
