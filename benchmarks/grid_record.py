@@ -14,8 +14,7 @@ from pathlib import Path
 
 from ostiary.bench import index
 from ostiary.bench.runner import make_plan
-from ostiary.bench.store import Store
-from ostiary.bench.transfer import export_rows
+from ostiary.bench.store import Store, record_text
 from ostiary.core.files import write_text
 
 HERE = Path(__file__).parent
@@ -32,9 +31,10 @@ def main() -> None:
     wanted = {cell.key for cell in plan.cells}
     rows = [row for row in index.rows(store) if row["key"] in wanted]
     out = args.records / f"{args.name}.jsonl"
-    out.unlink(missing_ok=True)
-    export_rows(rows, out)
-    made = [row["seconds"] for row in store.finished("models").values() if not row["from_bank"]]
+    write_text(out, "".join(f"{record_text(row)}\n" for row in rows), replace=True)
+    own = {model.key for model in plan.models}
+    models = [row for key, row in store.finished("models").items() if key in own]
+    made = [row["seconds"] for row in models if not row["from_bank"]]
     spent = {
         "grid": args.name,
         "cells": len(wanted),

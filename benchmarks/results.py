@@ -110,7 +110,10 @@ def _spent(spent: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     each = f"{spent['models_trained']} trained here, a median of {spent['seconds_a_model']} s on one thread"
     return (
         ("command", spent["command"]),
-        ("time", f"{pace}; {100 * (1 - own / busy):.1f} % of the jobs' time outside model arithmetic"),
+        (
+            "time of the runs that were kept",
+            f"{pace}; {100 * (1 - own / busy):.1f} % of the jobs' time outside model arithmetic",
+        ),
         ("training", each),
     )
 
@@ -131,7 +134,7 @@ def _solved(board: Board) -> list[str]:
 
 
 def _by_seed(entries: list[Entry]) -> list[str]:
-    """Treatments, with the seeds where not all of them are there."""
+    """Treatments, each with its seeds."""
     seeds: dict[str, list[int]] = {}
     for one in entries:
         seeds.setdefault(str(one.treatment), []).append(one.seed)

@@ -15,7 +15,7 @@ import torch
 
 from ostiary.core.card import Have
 from ostiary.core.catalog import make
-from ostiary.core.decide import candidates_found, verdict
+from ostiary.core.decide import patches_found, verdict
 from ostiary.core.errors import JobFailed
 from ostiary.core.execute import Outcome, execute
 from ostiary.core.files import atomic
@@ -101,9 +101,9 @@ def read_result(folder: Path) -> MethodResult:
 
 
 def read_scan(folder: Path) -> ModelEvidence | None:
-    """The evidence of a kept scan, cut down to the classes that became findings; None when none did."""
+    """The evidence of a kept scan, cut down to the patches that became findings; None when none did."""
     candidates = []
-    for candidate in candidates_found(read_result(folder)):
+    for candidate in patches_found(read_result(folder)):
         arrays = {part: np.load(folder / f"{candidate.artifact}-{part}.npy") for part in ("mask", "pattern")}
         candidates.append(candidate.model_copy(update={name: a[candidate.target] for name, a in arrays.items()}))
     return ModelEvidence(score=None, per_class=(), candidates=tuple(candidates), examined=()) if candidates else None

@@ -81,5 +81,5 @@ def test_untouched_sets_look_like_poisoned_ones(tmp_path: Path) -> None:
         rows = [place.get(image.numpy().tobytes(), -1) for image in data.pixels(range(len(data)))]
         known = np.array([row for row in rows if row >= 0])
         assert len(known) > 250
-        steps = np.corrcoef(known, np.arange(len(known)))[0, 1]
-        assert abs(steps) < 0.2, f"{model.kind}: in the source's order ({steps:.2f})"
+        order = np.corrcoef(known, np.arange(len(known)))[0, 1]
+        assert abs(order) < 0.2, f"{model.kind}: in the source's order ({order:.2f})"

@@ -78,7 +78,8 @@ def test_evidence_is_consistent(case: Case, small_model: TorchClassifier, truste
             assert candidate.mask.min() >= 0 and candidate.mask.max() <= 1
             assert f"{candidate.artifact}-mask" in run.artifacts and f"{candidate.artifact}-pattern" in run.artifacts
         else:
-            assert f"{candidate.artifact}-part0" in run.artifacts
+            shown = run.artifacts[f"{candidate.artifact}-triggered"]
+            assert shown.shape == (10, *run.artifacts[f"{candidate.artifact}-sample"].shape)
         held_out, target = candidate.flip_held_out, candidate.target
         assert held_out.n + candidate.flip_search.n == int((trusted.labels != target).sum())
 

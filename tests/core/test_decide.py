@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 
 from ostiary.core.card import Card, Limit, Needs
-from ostiary.core.decide import decide, exceeds, verdict
+from ostiary.core.decide import decide, exceeds, patches_found, verdict
 from ostiary.core.records import (
     Candidate,
     ClassScore,
     Evidence,
     Finding,
+    FormName,
     GuardEvidence,
     Level,
     MethodResult,
@@ -85,6 +86,20 @@ def test_a_trigger_is_confirmed_by_the_low_end_of_its_held_out_rate() -> None:
     assert levels(decide(scanned(2, candidates=(candidate(1, 50, 50),)), CARD, CLASSES)) == [
         ("class:2", "suspect", False)
     ]
+
+
+@pytest.mark.parametrize(
+    ("form", "words"), [("addition", "an added change of length 9.00"), ("warp", "a warp by 9.00")]
+)
+def test_only_a_patch_is_confirmed_and_only_a_patch_is_handed_to_repairs(form: FormName, words: str) -> None:
+    evidence = scanned(2, candidates=(candidate(2, 50, 50).model_copy(update={"form": form}),))
+    findings = decide(evidence, CARD, CLASSES)
+    assert levels(findings) == [("class:2", "suspect", False)] and words in findings[0].message
+    kept = result().model_copy(update={"evidence": evidence, "findings": findings})
+    assert patches_found(kept) == ()
+    patch = scanned(2, candidates=(candidate(2, 50, 50),))
+    kept = result().model_copy(update={"evidence": patch, "findings": decide(patch, CARD, CLASSES)})
+    assert patches_found(kept) == patch.candidates
 
 
 def test_a_finding_without_a_trigger_names_its_measure_only() -> None:

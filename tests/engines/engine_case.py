@@ -1,6 +1,7 @@
 """The engines of the tests, and short ways to write jobs."""
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -26,8 +27,12 @@ def ray(request: pytest.FixtureRequest) -> AbstractContextManager[Any]:
 
 
 def slurm(request: pytest.FixtureRequest) -> AbstractContextManager[Any]:
-    """An engine that submits to this machine, as there is no Slurm."""
+    """An engine that submits to this machine, as there is no Slurm.
+
+    There submitit ends a job by an interrupt, which processes ignore that come from a shell's background.
+    """
     pytest.importorskip("submitit")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     from ostiary.engines.slurm import SlurmEngine
 
     folder = request.getfixturevalue("tmp_path_factory").mktemp("slurm")

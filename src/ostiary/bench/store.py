@@ -46,7 +46,8 @@ class Store:
             if not create:
                 raise FormatError(f"no store at '{path}'", hint="`ostiary bench run GRID.toml --store DIR` makes one")
             # What is ours may be there already: of a process that creates it just now, or was killed at it.
-            if path.exists() and any(one.name.lstrip(".").split(".")[0] not in OWN for one in path.iterdir()):
+            there = {one.name.lstrip(".").split(".")[0] for one in path.iterdir()} if path.exists() else set()
+            if there and not {"sealed"} <= there <= OWN:
                 raise FormatError(f"'{path}' is not empty and no store", hint="name a new folder")
             self._create(about)
         try:
@@ -59,10 +60,10 @@ class Store:
 
     def _create(self, about: Path) -> None:
         try:
-            for name in PUBLIC:
-                (self.path / name).mkdir(parents=True, exist_ok=True)
             for name in ("cells", "failed", "models", "truth", "locks", "runs", "damaged"):
                 (self.sealed / name).mkdir(parents=True, exist_ok=True)
+            for name in PUBLIC:
+                (self.path / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(
                 f"cannot make the store '{self.path}': {(error.strerror or str(error)).lower()}"

@@ -35,12 +35,12 @@ BUILT_IN = Calibration(
 CONFIRM_FLIP = 0.75
 """A trigger is confirmed when the lower end of its held-out flip rate's 95 % interval reaches this."""
 
-
 FORMS: dict[FormName, str] = {
     "patch": "a trigger of {:.1f} px",
     "addition": "an added change of length {:.2f}",
     "warp": "a warp by {:.2f} px",
 }
+"""A recovered trigger and its size in words."""
 
 
 def exceeds(row: ClassScore, limits: Sequence[Limit]) -> bool:
@@ -48,12 +48,12 @@ def exceeds(row: ClassScore, limits: Sequence[Limit]) -> bool:
     return bool(limits) and all(limit.meets(row.measures.get(limit.measure)) for limit in limits)
 
 
-def candidates_found(result: MethodResult) -> tuple[Candidate, ...]:
-    """The triggers that a scan recovered, of those classes alone that became findings."""
+def patches_found(result: MethodResult) -> tuple[Candidate, ...]:
+    """The patches that a scan recovered, of those classes alone that became findings: what a repair can unlearn."""
     if not isinstance(result.evidence, ModelEvidence):
         return ()
     found = {finding.subject for finding in result.findings}
-    return tuple(candidate for candidate in result.evidence.candidates if candidate.subject in found)
+    return tuple(one for one in result.evidence.candidates if one.subject in found and one.form == "patch")
 
 
 def _class_name(label: int, classes: Sequence[str]) -> str:
@@ -68,7 +68,10 @@ def _first_limit(row: ClassScore, card: Card) -> tuple[float, float | None]:
 
 def _scan_finding(row: ClassScore, candidate: Candidate | None, card: Card, classes: Sequence[str]) -> Finding:
     score, threshold = _first_limit(row, card)
-    confirmed = candidate is not None and candidate.flip_held_out.low >= CONFIRM_FLIP
+    # What is added or warped flips unseen images of models without a backdoor too, once it is large enough;
+    # how small it may be there is not known before reference models tell.
+    patch = candidate if candidate is not None and candidate.form == "patch" else None
+    confirmed = patch is not None and patch.flip_held_out.low >= CONFIRM_FLIP
     name = _class_name(row.label, classes)
     message = f"class {row.label} ({name}): {card.limits[0].measure} of {score:.3g} is beyond its limit"
     if candidate is not None:
@@ -126,9 +129,9 @@ def decide(evidence: Evidence | None, card: Card, classes: Sequence[str]) -> tup
     """Findings of one method's evidence under the limits of its card.
 
     A class becomes a finding when all limits are met. A scanner's finding is `backdoor` when its
-    recovered trigger is confirmed on held-out trusted data, else `suspect`; a screener's is
-    `suspect`. When more than half of the classes are found, as under an all-to-all backdoor, that
-    is one finding on `model` and a note per class.
+    recovered patch is confirmed on held-out trusted data, else `suspect`; a screener's is `suspect`.
+    When more than half of the classes are found, as under an all-to-all backdoor, that is one finding
+    on `model` and a note per class.
     """
     if isinstance(evidence, ModelEvidence):
         by_target = {candidate.target: candidate for candidate in evidence.candidates}

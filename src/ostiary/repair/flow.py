@@ -10,7 +10,7 @@ import torch
 from scipy.stats import binom
 
 from ostiary.core.catalog import make, resolve
-from ostiary.core.decide import candidates_found, verdict
+from ostiary.core.decide import patches_found, verdict
 from ostiary.core.errors import DataError, FormatError
 from ostiary.core.files import refuse_existing
 from ostiary.core.plan import plan
@@ -151,13 +151,15 @@ def _with_arrays(result: MethodResult, record: Record, folder: Path) -> MethodRe
 
 
 def _attach(candidate: Candidate, record: Record, folder: Path) -> Candidate:
+    if candidate.form != "patch":
+        return candidate
     mask, pattern = (load_artifact(record, folder, f"{candidate.artifact}-{part}") for part in ("mask", "pattern"))
     return candidate.model_copy(update={"mask": mask[candidate.target], "pattern": pattern[candidate.target]})
 
 
 def _found(results: list[MethodResult]) -> ModelEvidence:
-    """The scan's candidates whose class is a finding, in one evidence."""
-    kept = [candidate for result in results for candidate in candidates_found(result)]
+    """The scan's patches whose class is a finding, in one evidence."""
+    kept = [candidate for result in results for candidate in patches_found(result)]
     return ModelEvidence(score=None, per_class=(), candidates=tuple(kept), examined=())
 
 

@@ -18,6 +18,12 @@ MAX_CANDIDATES = 3
 MAX_MASKS = 64
 MAX_BARS = 40
 MAX_MEASURES = 3
+SIZES = {
+    "patch": ("mask size", "pixels (L1)"),
+    "addition": ("length of the change", ""),
+    "warp": ("mean shift", "pixels"),
+}
+"""How the size of a recovered trigger is called, and its unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +76,37 @@ def trigger(source: Source, result: MethodResult) -> Section | None:
         blocks += [_candidate(source, c, found, c.subject in flagged) for c in shown]
         blocks.append(_multiples(source, evidence, masks))
     elif ordered:
+        blocks += _before_and_after(source, shown, flagged)
         blocks.append(_candidate_table(source, ordered))
     if not blocks:
         return None
     return Section("Recovered trigger", "Does it look like a trigger?", tuple(blocks))
 
 
+def _before_and_after(source: Source, shown: Sequence[Candidate], flagged: set[str]) -> list[Block]:
+    """A sample beside what each trigger makes of it, of forms that have no mask to draw."""
+    prefix = shown[0].artifact
+    sample = source.arrays.get(f"{prefix}-sample", 3) if source.samples else None
+    triggered = source.arrays.get(f"{prefix}-triggered", 4) if source.samples else None
+    if sample is None or triggered is None:
+        return []
+    blocks: list[Block] = []
+    for candidate in shown:
+        pictures = source.album.picture(unit(sample), "a trusted sample", "trusted sample", "as it is")
+        if 0 <= (k := candidate.target) < len(triggered):
+            pictures += source.album.picture(
+                unit(triggered[k]), "the sample with the trigger", "with the trigger", f"towards class {k}"
+            )
+        state = "beyond the limit" if candidate.subject in flagged else "within the limit"
+        title = f"Towards class {class_name(k, source.classes)}: {state}"
+        blocks.append(Pictures(tuple((one,) for one in pictures), title, _facts(candidate)))
+    return blocks
+
+
 def _facts(candidate: Candidate) -> tuple[tuple[str, Cell], ...]:
+    name, unit_name = SIZES[candidate.form]
     return (
-        ("mask size", f"{number(candidate.size)} pixels (L1)"),
+        (name, f"{number(candidate.size)} {unit_name}".strip()),
         (measure_name("flip_held_out"), candidate.flip_held_out),
         (measure_name("flip_search"), candidate.flip_search),
     )
@@ -111,7 +139,16 @@ def _stamping(album: Album, k: int, found: _Recovered) -> list[Picture]:
 
 def _candidate_table(source: Source, candidates: Sequence[Candidate]) -> Block:
     rows = [(class_name(c.target, source.classes), number(c.size), c.flip_held_out, c.flip_search) for c in candidates]
-    return table(("towards class", "mask size (L1)", measure_name("flip_held_out"), measure_name("flip_search")), rows)
+    name, unit_name = SIZES[candidates[0].form]
+    return table(
+        (
+            "towards class",
+            f"{name}, {unit_name}".strip(", "),
+            measure_name("flip_held_out"),
+            measure_name("flip_search"),
+        ),
+        rows,
+    )
 
 
 def _multiples(source: Source, evidence: ModelEvidence, masks: np.ndarray) -> Pictures:

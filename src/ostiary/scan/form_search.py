@@ -13,7 +13,7 @@ from ostiary.core.types import Images
 from ostiary.models.classifier import TorchClassifier
 from ostiary.scan.forms import Form
 from ostiary.scan.inversion import Schedule
-from ostiary.scan.recover import evidence, recover
+from ostiary.scan.recover import Recovered, evidence, recover
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +42,13 @@ class FormSearch:
     def scan(self, model: TorchClassifier, trusted: LabelledSet[Images], /, *, run: Run) -> ModelEvidence:
         """Examine every class of `model`; raises nothing of its own beyond what reading `trusted` raises."""
         name = self.card.name
+        recovered = self.recovered(model, trusted, run)
+        run.artifact(f"{name}-sample", recovered.sample)
+        run.artifact(f"{name}-triggered", self.searched.apply(recovered.sample[None], recovered.found.parts)[:, 0])
+        return evidence(recovered, self.form, name)
+
+    def recovered(self, model: TorchClassifier, trusted: LabelledSet[Images], run: Run) -> Recovered:
+        """The search itself."""
         schedule = Schedule(
             rounds=max(1, self.steps // self.batches_per_round),
             batches_per_round=self.batches_per_round,
@@ -52,8 +59,4 @@ class FormSearch:
             patience=self.patience,
             success=self.success,
         )
-        recovered = recover(model, trusted, self.searched, schedule, bf16=self.bf16, run=run, label=name)
-        for number, part in enumerate(recovered.found.parts):
-            run.artifact(f"{name}-part{number}", part)
-        run.artifact(f"{name}-sample", recovered.sample)
-        return evidence(recovered, self.form, name)
+        return recover(model, trusted, self.searched, schedule, bf16=self.bf16, run=run, label=self.card.name)

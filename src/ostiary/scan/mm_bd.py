@@ -78,7 +78,7 @@ class MMBD:
         return _evidence(margins)
 
     def _climb(self, model: TorchClassifier, start: Images, targets: Tensor, run: Run) -> Tensor:
-        """The largest margin of each target [k], over all starts, at the last step."""
+        """The largest margin of each target [k], over all starts, at the last step; NaN where time ran out."""
         n, x = len(start), start.repeat(len(targets), 1, 1, 1)
         want = targets.to(x.device).repeat_interleave(n)
         going = torch.arange(len(targets))
@@ -97,7 +97,10 @@ class MMBD:
             if last is not None:
                 moving = (total - last).abs() > self.tolerance * last.abs()
             going, last = going[moving], total[moving]
-            if not len(going) or run.out_of_time:
+            if run.out_of_time:
+                found[going] = float("nan")
+                break
+            if not len(going):
                 break
         return found
 

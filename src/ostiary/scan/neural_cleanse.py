@@ -8,19 +8,19 @@ from pydantic import Field
 
 from ostiary.core.card import Card, Limit, Needs
 from ostiary.core.protocols import LabelledSet
-from ostiary.core.records import ModelEvidence
+from ostiary.core.records import FormName, ModelEvidence
 from ostiary.core.run import Run
 from ostiary.core.types import Images
 from ostiary.models.classifier import TorchClassifier
-from ostiary.scan.forms import Patch
-from ostiary.scan.inversion import Schedule
-from ostiary.scan.recover import evidence, recover
+from ostiary.scan.form_search import FormSearch
+from ostiary.scan.forms import Form, Patch
+from ostiary.scan.recover import evidence
 
 ARTIFACT = "neural-cleanse"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NeuralCleanse:
+class NeuralCleanse(FormSearch):
     """Recover the smallest trigger towards every class; a class whose trigger is an outlier is suspicious.
 
     Source: Wang, Yao, Shan, Li, Viswanath, Zheng, Zhao 2019, Neural Cleanse (IEEE S&P), sec. IV;
@@ -54,29 +54,20 @@ class NeuralCleanse:
         marks=frozenset({"mechanism"}),
     )
 
+    form: ClassVar[FormName] = "patch"
+    searched: ClassVar[Form] = Patch()
+
     steps: Annotated[int, Field(gt=0)] = 500
     batch: Annotated[int, Field(gt=0)] = 32
-    batches_per_round: Annotated[int, Field(gt=0)] = 4
     lr: Annotated[float, Field(gt=0)] = 0.1
     initial_cost: Annotated[float, Field(gt=0)] = 1e-3
     cost_factor: Annotated[float, Field(gt=1)] = 2.0
     patience: Annotated[int, Field(gt=0)] = 5
     success: Annotated[float, Field(gt=0, le=1)] = 0.99
-    bf16: bool = True
 
     def scan(self, model: TorchClassifier, trusted: LabelledSet[Images], /, *, run: Run) -> ModelEvidence:
         """Examine every class of `model`; raises nothing of its own beyond what reading `trusted` raises."""
-        schedule = Schedule(
-            rounds=max(1, self.steps // self.batches_per_round),
-            batches_per_round=self.batches_per_round,
-            batch=self.batch,
-            lr=self.lr,
-            initial_cost=self.initial_cost,
-            cost_factor=self.cost_factor,
-            patience=self.patience,
-            success=self.success,
-        )
-        recovered = recover(model, trusted, Patch(), schedule, bf16=self.bf16, run=run, label=self.card.name)
+        recovered = self.recovered(model, trusted, run)
         missed = int((torch.isnan(recovered.found.size) & recovered.found.finished).sum())
         if missed:
             run.caution("OS904", f"no patch reached {self.success:.0%} success for {missed} classes; left unscored")
