@@ -8,12 +8,14 @@ from ostiary.core.card import Have
 from ostiary.core.plan import plan
 from ostiary.core.protocols import Predictor
 from ostiary.core.records import Record
+from ostiary.core.reference import Reference
 from ostiary.core.session import Options
 from ostiary.core.types import Images
 from ostiary.data import ImageSet, require_classes
-from ostiary.inputs import check_fit, have_of, open_model, open_set, start
+from ostiary.inputs import check_fit, class_names, have_of, open_model, open_set, start
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.load import load_model as load
+from ostiary.scan.calibration import null_for
 
 Params = Mapping[str, Mapping[str, Any]]
 
@@ -27,12 +29,15 @@ def scan_model(
     methods: Sequence[str] = (),
     preset: str = "standard",
     params: Params | None = None,
+    calibration: Reference | str | Path | None = None,
     options: Options | None = None,
 ) -> Record:
     """Examine a model for a backdoor with a few trusted samples.
 
     `model` is a classifier, a black box (anything with `classes`, `digest` and `predict`) or a path
-    that `load` takes; `trusted` a set or what `open_data` takes.
+    that `load` takes; `trusted` a set or what `open_data` takes. `calibration` is a reference or its file:
+    models of the same kind that nobody is known to have attacked. Without it a shipped one that fits is
+    used, with "none" the classes of the model are only compared with one another.
     Raises OstiaryError for what cannot be read or does not fit together; a method's own failure is
     in the record.
     """
@@ -42,7 +47,9 @@ def scan_model(
     have = have_of(model, trusted)
     planned = plan("scan", methods=methods, preset=preset, params=params)
     asked = [item.card.id for item in planned]
+    null = null_for(model, planned, class_names(model, trusted), calibration)
     session = start("scan", model, options, {"preset": preset}, asked, trusted=trusted)
+    session.null = null
     for method in planned:
         if session.interrupted:
             break

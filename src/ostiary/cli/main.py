@@ -18,6 +18,7 @@ from ostiary.core.errors import ConfigError, OstiaryError
 COMMANDS = {
     "demo": "the main job on the digits: poison, train, screen, scan, repair, compare",
     "scan": "examine a model for a backdoor",
+    "calibrate": "scan models that nobody attacked, as the reference of later scans",
     "screen": "rank the samples of a suspect data set",
     "repair": "write a repaired copy of a model and scan it again",
     "guard": "fit an input filter, or score inputs with it",

@@ -24,6 +24,7 @@ none-found or incomplete. None-found is no proof of absence: `ostiary methods` l
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Draw N of the trusted samples, class by class.")
 @common.model_options
 @common.method_options()
+@click.option("--calibration", metavar="FILE", help="Reference models (`ostiary calibrate`), or 'none'.")
 @click.option("-o", "out", metavar="FILE", help="Write the report here (.html, .json or .md).")
 @click.option("--dry-run", is_flag=True, help="Print the plan and the skips, then stop.")
 @common.output_options()
@@ -51,5 +52,5 @@ def command(ctx: click.Context, /, model: str, **o: Any) -> None:
         if o["dry_run"]:
             common.show_plan("scan", have_of(subject, trusted), **chosen)
             return
-        record = scan_model(subject, trusted, options=options, **chosen)
+        record = scan_model(subject, trusted, calibration=o["calibration"], options=options, **chosen)
     sys.exit(common.conclude(record, call, reports=reports, exit_zero=o["exit_zero"], named=bool(o["methods"])))

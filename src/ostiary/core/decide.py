@@ -17,6 +17,7 @@ from ostiary.core.records import (
     Suspect,
     Verdict,
 )
+from ostiary.core.reference import Null
 
 WITHIN_MODEL = Calibration(
     id="within-model",
@@ -60,20 +61,23 @@ def _class_name(label: int, classes: Sequence[str]) -> str:
     return classes[label] if label < len(classes) else str(label)
 
 
-def _first_limit(row: ClassScore, card: Card) -> tuple[float, float | None]:
+def _first_limit(row: ClassScore, limits: Sequence[Limit]) -> tuple[float, float | None]:
     """The value of the measure that a finding quotes, and the end of its range that it passed."""
-    limit = card.limits[0]
+    limit = limits[0]
     return row.measures[limit.measure], limit.high if limit.low is None else limit.low
 
 
-def _scan_finding(row: ClassScore, candidate: Candidate | None, card: Card, classes: Sequence[str]) -> Finding:
-    score, threshold = _first_limit(row, card)
+def _scan_finding(
+    row: ClassScore, candidate: Candidate | None, card: Card, classes: Sequence[str], null: Null | None
+) -> Finding:
+    limits = card.limits if null is None else null.limits(card)
+    score, threshold = _first_limit(row, limits)
     # What is added or warped flips unseen images of models without a backdoor too, once it is large enough;
-    # how small it may be there is not known before reference models tell.
-    patch = candidate if candidate is not None and candidate.form == "patch" else None
-    confirmed = patch is not None and patch.flip_held_out.low >= CONFIRM_FLIP
+    # how small it may be there only reference models tell.
+    able = candidate is not None and (candidate.form == "patch" or null is not None)
+    confirmed = able and candidate is not None and candidate.flip_held_out.low >= CONFIRM_FLIP
     name = _class_name(row.label, classes)
-    message = f"class {row.label} ({name}): {card.limits[0].measure} of {score:.3g} is beyond its limit"
+    message = f"class {row.label} ({name}): {limits[0].measure} of {score:.3g} is beyond its limit"
     if candidate is not None:
         ratio = row.measures.get("size_ratio")
         held_out = candidate.flip_held_out
@@ -81,6 +85,8 @@ def _scan_finding(row: ClassScore, candidate: Candidate | None, card: Card, clas
             f", {ratio:.1f}x smaller than the median class," if ratio is not None else ""
         )
         message += f" flips {held_out.k} of {held_out.n} held-out trusted samples"
+    if null is not None:
+        message += f"; {null.as_strange(score)} of {null.models} reference models have a class as strange"
     return Finding(
         code=card.code,
         level="backdoor" if confirmed else "suspect",
@@ -89,13 +95,13 @@ def _scan_finding(row: ClassScore, candidate: Candidate | None, card: Card, clas
         subject=f"class:{row.label}",
         score=score,
         threshold=threshold,
-        calibration_id=WITHIN_MODEL.id,
+        calibration_id=WITHIN_MODEL.id if null is None else null.reference.id,
         artifacts=(candidate.artifact,) if candidate is not None else (),
     )
 
 
 def _screen_finding(row: ClassScore, evidence: SampleEvidence, card: Card, classes: Sequence[str]) -> Finding:
-    score, threshold = _first_limit(row, card)
+    score, threshold = _first_limit(row, card.limits)
     suspects = int(row.measures.get("suspected", 0))
     members = int(row.measures.get("n", 0))
     name = _class_name(row.label, classes)
@@ -125,20 +131,25 @@ def _guard_finding(suspect: Suspect, evidence: GuardEvidence, card: Card) -> Fin
     )
 
 
-def decide(evidence: Evidence | None, card: Card, classes: Sequence[str]) -> tuple[Finding, ...]:
+def decide(
+    evidence: Evidence | None, card: Card, classes: Sequence[str], null: Null | None = None
+) -> tuple[Finding, ...]:
     """Findings of one method's evidence under the limits of its card.
 
-    A class becomes a finding when all limits are met. A scanner's finding is `backdoor` when its
-    recovered patch is confirmed on held-out trusted data, else `suspect`; a screener's is `suspect`.
-    When more than half of the classes are found, as under an all-to-all backdoor, that is one finding
-    on `model` and a note per class.
+    A class becomes a finding when all limits are met; where reference models (`null`) know the method,
+    p takes the place of the first limit, and the evidence must have been judged by them. A scanner's
+    finding is `backdoor` when its recovered trigger is confirmed on held-out trusted data (a patch, or any
+    form where there are reference models), else `suspect`; a screener's is `suspect`. When more than half of
+    the classes are found, as under an all-to-all backdoor, that is one finding on `model` and a note per
+    class.
     """
     if isinstance(evidence, ModelEvidence):
         by_target = {candidate.target: candidate for candidate in evidence.candidates}
+        null = null if null is not None and card.id in null.methods else None
         found = [
-            _scan_finding(row, by_target.get(row.label), card, classes)
+            _scan_finding(row, by_target.get(row.label), card, classes, null)
             for row in evidence.per_class
-            if exceeds(row, card.limits)
+            if exceeds(row, card.limits if null is None else null.limits(card))
         ]
     elif isinstance(evidence, SampleEvidence):
         found = [

@@ -14,6 +14,7 @@ from ostiary.core.decide import decide
 from ostiary.core.errors import DataError, FormatError, NotMet, OstiaryError, OutOfTime, OutputError
 from ostiary.core.memory import peak_rss
 from ostiary.core.records import EVIDENCE, Evidence, MethodResult, ModelEvidence, SampleEvidence, Status
+from ostiary.core.reference import Null
 from ostiary.core.run import Run
 
 
@@ -52,13 +53,15 @@ def execute(
     classes: Sequence[str] = (),
     summarise: Summarise | None = None,
     call: str | None = None,
+    null: Null | None = None,
 ) -> Outcome:
     """Call `method`'s verb on `subjects` and turn whatever happens into a MethodResult.
 
     Unmet needs give `skipped` with the reason, an exception `failed`, a passed deadline that left
     classes unexamined or the work unfinished `partial`, Ctrl-C `partial` and `interrupted`.
     `summarise` makes the evidence of verbs whose value is not evidence itself. `call` names the verb
-    where it differs from the card's (a guard is fitted).
+    where it differs from the card's (a guard is fitted). `null` is what reference models say; evidence
+    is judged by them where they know the method.
     """
     card: Card = method.card
     unmet = card.needs.unmet(have)
@@ -72,7 +75,9 @@ def execute(
         evidence: Evidence = summarise(value, run) if summarise else value
         if not isinstance(evidence, EVIDENCE):
             raise TypeError(f"'{card.id}' gave {type(evidence).__name__}, not evidence")
-        findings = decide(evidence, card, classes)
+        if null is not None and isinstance(evidence, ModelEvidence) and card.id in null.methods:
+            evidence = null.judge(evidence, card)
+        findings = decide(evidence, card, classes, null)
     except KeyboardInterrupt:
         seconds = time.perf_counter() - begun
         return Outcome(_result(method, run, "partial", seconds, reason="interrupted"), interrupted=True)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import ostiary
-from ostiary.core.card import Have
+from ostiary.core.card import Card, Have
 from ostiary.core.decide import BUILT_IN, WITHIN_MODEL, verdict
 from ostiary.core.errors import OutputError
 from ostiary.core.execute import Outcome, Summarise, execute
@@ -27,6 +27,7 @@ from ostiary.core.records import (
     Record,
     Verdict,
 )
+from ostiary.core.reference import Null
 from ostiary.core.run import Progress, Run
 from ostiary.core.store import RunFolder
 
@@ -87,6 +88,7 @@ class Session:
     config: dict[str, Any]
     digests: dict[str, str]
     asked: tuple[str, ...]
+    null: Null | None = None
     calibration: Calibration | None = None
     run: Run = field(init=False)
     folder: RunFolder = field(init=False)
@@ -110,11 +112,18 @@ class Session:
         Raises what made an input or output unusable, after it was kept as the reason of the failure.
         """
         run = self.run.child()
-        outcome = execute(method, *subjects, run=run, have=have, classes=self.classes, summarise=summarise, call=call)
-        limits = {limit.measure: {"low": limit.low, "high": limit.high} for limit in method.card.limits}
-        if limits and outcome.result.evidence is not None:
-            self.config.setdefault("limits", {})[method.card.id] = limits
-            self.calibration = BUILT_IN if self.kind == "screen" else WITHIN_MODEL
+        outcome = execute(
+            method,
+            *subjects,
+            run=run,
+            have=have,
+            classes=self.classes,
+            summarise=summarise,
+            call=call,
+            null=self.null,
+        )
+        if method.card.limits and outcome.result.evidence is not None:
+            self._note_limits(method.card)
         self.results.append(outcome.result)
         self.interrupted |= outcome.interrupted
         self.folder.keep(run.artifacts)
@@ -122,6 +131,22 @@ class Session:
         if outcome.error is not None:
             raise outcome.error
         return outcome
+
+    def _note_limits(self, card: Card) -> None:
+        """Keep the limits of a method that measured, and where they come from."""
+        null = self.null if self.null is not None and card.id in self.null.methods else None
+        limits = card.limits if null is None else null.limits(card)
+        self.config.setdefault("limits", {})[card.id] = {
+            limit.measure: {"low": limit.low, "high": limit.high} for limit in limits
+        }
+        if self.kind == "screen":
+            self.calibration = BUILT_IN
+        elif null is not None:
+            self.calibration = null.calibration()
+        else:
+            self.calibration = self.calibration or WITHIN_MODEL
+            if self.null is not None:
+                self.caution("OS902", f"the reference models were not scanned with {card.id} as it is set here")
 
     def caution(self, code: str, text: str) -> None:
         """Note something that may make the whole run's measurements invalid."""

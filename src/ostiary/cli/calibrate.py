@@ -1,0 +1,79 @@
+"""`ostiary calibrate`."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ostiary.cli import common
+from ostiary.cli.terminal import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ostiary.core.reference import Reference
+
+EPILOG = """\b
+Examples:
+  ostiary calibrate ours/*.safetensors --trusted validation/ -o ours.json
+  ostiary scan theirs.safetensors --trusted validation/ --calibration ours.json
+
+All models must be of one architecture, input shape and set of classes: retrain your own recipe with other seeds, the
+more the better, at least 19. None of them should have seen data or weights of the model that is in question. A stopped
+call goes on where it was when it is repeated.
+"""
+
+
+@click.command("calibrate", epilog=EPILOG)
+@click.argument("models", nargs=-1, required=True)
+@click.option("--trusted", required=True, metavar="DATA", help="A few samples you trust, with labels.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Draw N of the trusted samples, class by class.")
+@common.model_options
+@common.method_options()
+@click.option("-o", "out", required=True, metavar="FILE", help="The reference; models are added to one that exists.")
+@common.run_options()
+@click.pass_context
+def command(ctx: click.Context, /, models: tuple[str, ...], **o: Any) -> None:
+    """Scan MODELS that nobody is known to have attacked, as the reference of later scans.
+
+    Later scans with --calibration FILE say of every class how many of these models have one as strange, and their
+    report states how often the limit would have accused one of these models.
+    """
+    call = common.call_settings(ctx, **o)
+    from ostiary.core.seal import close_seal
+
+    close_seal()
+    from ostiary.core.plan import parse_sets, plan
+    from ostiary.scan.calibration import calibrate
+
+    how = {key: o[key] for key in ("arch", "classes", "width", "normalize", "input_")}
+    with call.options() as options:
+        trusted = common.open_trusted(o["trusted"], o["limit"], call["seed"])
+        planned = plan("scan", methods=o["methods"], preset=call["preset"], params=parse_sets(o["sets"]))
+        reference, left = calibrate(
+            [Path(model) for model in models],
+            lambda path: common.open_model(str(path), call["device"], **how),
+            trusted,
+            Path(o["out"]),
+            planned,
+            options,
+        )
+    for one in left:
+        click.echo(one_line(f"left out: {one.name}: {one.reason}"))
+    click.echo("\n".join(one_line(line) for line in _summary(reference, [m.card.id for m in planned], o["out"])))
+    sys.exit(3 if left else 0)
+
+
+def _summary(reference: "Reference", methods: "Sequence[str]", out: str) -> list[str]:
+    from ostiary.core.reference import ALPHA, LEAST_MODELS, Null
+
+    count = len(reference.models)
+    lines = [f"reference {reference.id}: {count} models of {reference.arch}, {len(reference.classes)} classes"]
+    if count < LEAST_MODELS:
+        return [*lines, f"{LEAST_MODELS - count} more are needed before a scan can use it", f"wrote {out}"]
+    null = Null(reference, methods, reference.classes)
+    strange = sorted(zip(null.statistics, reference.models, strict=True), key=lambda pair: -pair[0])[:3]
+    lines.append(f"judged by one another, {null.false_positives} would be findings at p <= {ALPHA}")
+    lines.append("strangest: " + ", ".join(f"{model.name} (z {z:.1f})" for z, model in strange))
+    return [*lines, f"wrote {out}"]

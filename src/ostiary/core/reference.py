@@ -1,0 +1,238 @@
+"""Reference models: how strange the strangest class of a model is that nobody is known to have attacked.
+
+A method's limit compares the classes of one model. Natural classes differ too, so a reference tells how
+far they do: each class is held against the same class of the reference models, and the strangest class
+of a model against the strangest class of each of them.
+"""
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from ostiary.core.card import Card, Limit
+from ostiary.core.errors import ConfigError, FormatError
+from ostiary.core.files import write_text
+from ostiary.core.records import Calibration, ClassScore, Frozen, ModelEvidence, Rate
+
+MEASURE = "p_reference"
+"""The name under which p stands among a class's measures."""
+ALPHA = 0.05
+"""A class is a finding when at most this share of reference models has one as strange."""
+LEAST_MODELS = 19
+"""With fewer, no p-value can reach ALPHA: the smallest is 1 / (models + 1)."""
+NAMED_MODELS = 5
+"""From this many on a class is held against the same class of the references, not against all classes."""
+MIN_SPREAD = 0.05
+"""The least spread of strangeness (5 % of a size), so that equal references do not make all else infinite."""
+TINY = 1e-300
+MAX_BYTES = 64 * 2**20
+
+
+def strangeness(row: ClassScore, card: Card) -> float | None:
+    """The logarithm of the measure of the card's first limit, turned so that more is stranger; None where unmeasured.
+
+    Measures that are limited are sizes, ratios or p-values: all positive.
+    """
+    limit = card.limits[0]
+    value = row.measures.get(limit.measure)
+    if value is None:
+        return None
+    return math.log(max(value, TINY)) * (1 if limit.high is None else -1)
+
+
+def meets_others(row: ClassScore, card: Card) -> bool:
+    """True when every limit of the card but the first is met."""
+    return all(limit.meets(row.measures.get(limit.measure)) for limit in card.limits[1:])
+
+
+class Searched(Frozen):
+    """A method as it was run on every reference model."""
+
+    version: str
+    params: dict[str, Any]
+
+
+class ClassValues(Frozen):
+    """What one method gave for one model, class by class: the strangeness, and whether all other limits are met."""
+
+    strangeness: tuple[float | None, ...]
+    others_met: tuple[bool, ...]
+
+
+class ReferenceModel(Frozen):
+    """One reference model, by the name of its file and its digest."""
+
+    name: str
+    digest: str
+    values: dict[str, ClassValues]
+
+
+class Reference(Frozen):
+    """The reference models of one architecture, number of classes and input shape; a JSON file."""
+
+    kind: Literal["reference"] = "reference"
+    schema_version: Literal[1] = 1
+    created: str
+    ostiary: str
+    arch: str
+    classes: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    trusted: str
+    trusted_samples: int
+    methods: dict[str, Searched]
+    models: tuple[ReferenceModel, ...] = Field(default=())
+
+    @cached_property
+    def id(self) -> str:
+        """Architecture, classes, day and the first digits of the content's digest."""
+        digest = sha256(self.model_dump_json().encode()).hexdigest()
+        return f"{self.arch}-{len(self.classes)}-{self.created[:10]}-{digest[:8]}"
+
+    def with_model(self, model: ReferenceModel) -> "Reference":
+        """The same with one more model."""
+        return self.model_copy(update={"models": (*self.models, model)})
+
+    def unfit(self, arch: str | None, classes: int, input_shape: Sequence[int]) -> str | None:
+        """Why this reference cannot judge a model of that kind; None when it can."""
+        ours = (self.arch, len(self.classes), tuple(self.input_shape))
+        theirs = (arch, classes, tuple(input_shape))
+        if ours == theirs:
+            return None
+        mine, yours = (f"{a} with {n} classes of {'x'.join(map(str, shape))}" for a, n, shape in (ours, theirs))
+        return f"it was made from models of {mine}, this is {yours}"
+
+
+def now() -> str:
+    """The moment, for `created`."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def read_reference(path: Path) -> Reference:
+    """The reference in a file; raises FormatError when there is none."""
+    hint = "make one with `ostiary calibrate`"
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise FormatError(f"'{path}' is larger than the limit of {MAX_BYTES} bytes", hint=hint)
+        return Reference.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise FormatError(f"cannot read the reference '{path}': {error.strerror}", hint=hint) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise FormatError(f"'{path}' is no reference: {where}: {first['msg']}", hint=hint) from error
+
+
+def write_reference(reference: Reference, path: Path) -> None:
+    """Write a reference, in place of an earlier one of that name; raises OutputError."""
+    write_text(path, reference.model_dump_json(indent=1) + "\n", replace=True)
+
+
+class Null:
+    """What a reference says of the classes of a model, for the methods of one run.
+
+    Classes that fail another limit of a method can be no finding and count nowhere. The strangeness z of
+    a class is its distance from the median of the same class of the references (of all classes, where the
+    names differ), in robust standard deviations over all of them. A model's statistic is its largest z over
+    all classes and methods of the run; p is the share of reference models, with the model itself, whose
+    statistic reaches z. So p holds for the run as a whole, however many classes and methods there are.
+
+    Raises ConfigError for fewer than `LEAST_MODELS` models.
+    """
+
+    def __init__(self, reference: Reference, methods: Sequence[str], classes: Sequence[str]) -> None:
+        if len(reference.models) < LEAST_MODELS:
+            raise ConfigError(
+                f"the reference '{reference.id}' has {len(reference.models)} models; "
+                f"at least {LEAST_MODELS} are needed for a p-value of {ALPHA}",
+                hint="add models with `ostiary calibrate MODEL... -o` the same file",
+            )
+        self.reference = reference
+        self.methods = tuple(method for method in methods if method in reference.methods)
+        named = tuple(classes) == reference.classes and tuple(classes) != tuple(map(str, range(len(classes))))
+        self._named = named and len(reference.models) >= NAMED_MODELS
+        self._values = {
+            method: np.array(
+                [[np.nan if s is None else s for s in model.values[method].strangeness] for model in reference.models]
+            )
+            for method in self.methods
+        }
+        self._met = {
+            method: np.array([model.values[method].others_met for model in reference.models]) for method in self.methods
+        }
+        self.statistics = np.array([self._statistic(row) for row in range(len(reference.models))])
+
+    def _standard(self, values: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        """`values` [k] against the references `rest` [n, k]."""
+        with np.errstate(invalid="ignore"):
+            known = ~np.isnan(rest)
+            middle = np.nanmedian(rest) if known.any() else 0.0
+            place = np.full(rest.shape[1], middle)
+            if self._named:
+                enough = known.sum(0) >= NAMED_MODELS
+                place[enough] = np.nanmedian(rest[:, enough], axis=0)
+            gaps = np.abs(rest - place)[known]
+        spread = 1.4826 * float(np.median(gaps)) if len(gaps) else 0.0
+        return np.asarray((values - place) / max(spread, MIN_SPREAD))
+
+    def _statistic(self, row: int) -> float:
+        """The statistic of one reference model, held against the others."""
+        largest = -math.inf
+        for method in self.methods:
+            values, met = self._values[method], self._met[method][row]
+            z = self._standard(values[row], np.delete(values, row, axis=0))[met]
+            largest = max(largest, float(np.nanmax(z))) if (~np.isnan(z)).any() else largest
+        return largest
+
+    @property
+    def models(self) -> int:
+        """How many reference models there are."""
+        return len(self.statistics)
+
+    def limits(self, card: Card) -> tuple[Limit, ...]:
+        """The limits of `card` with p in place of the first."""
+        return (Limit(measure=MEASURE, high=ALPHA), *card.limits[1:])
+
+    def judge(self, evidence: ModelEvidence, card: Card) -> ModelEvidence:
+        """The evidence with p of each class that meets all limits of `card` but the first."""
+        values = np.full(len(self.reference.classes), np.nan)
+        for row in evidence.per_class:
+            own = strangeness(row, card) if meets_others(row, card) else None
+            values[row.label] = np.nan if own is None else own
+        z = self._standard(values, self._values[card.id])
+        p = (1 + (self.statistics[:, None] >= z).sum(0)) / (self.models + 1)
+        rows = [
+            row
+            if np.isnan(values[row.label])
+            else row.model_copy(update={"measures": {**row.measures, MEASURE: float(p[row.label])}})
+            for row in evidence.per_class
+        ]
+        return evidence.model_copy(update={"per_class": tuple(rows)})
+
+    def as_strange(self, p: float) -> int:
+        """How many of the reference models have a class as strange as one of that p."""
+        return round(p * (self.models + 1)) - 1
+
+    @property
+    def false_positives(self) -> Rate:
+        """How many of the reference models would be findings, each judged by the others."""
+        finite = self.statistics[self.statistics > -math.inf]
+        p = [int((self.statistics >= own).sum()) / self.models for own in finite]  # the model itself is the 1 of 1 + k
+        return Rate(k=sum(one <= ALPHA for one in p), n=self.models)
+
+    def calibration(self) -> Calibration:
+        """What the record says about where its limits come from."""
+        reference = self.reference
+        return Calibration(
+            id=reference.id,
+            description=f"p at most {ALPHA} against models of {reference.arch} with {len(reference.classes)} classes, "
+            f"scanned with {reference.trusted_samples} trusted samples of '{reference.trusted}'",
+            models=self.models,
+            false_positive_rate=self.false_positives,
+        )
