@@ -22,9 +22,14 @@ EVERYTHING = Have(access="gradients", trusted_per_class=10**6, training_data=Tru
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One method in a table: its id, tiny settings, and a seed."""
+    """One method in a table: its id, tiny settings, and a seed.
+
+    `instant` methods are done before any deadline, `whole` ones measure the model and not its classes.
+    """
 
     id: str
+    instant: bool = False
+    whole: bool = False
     tiny: dict[str, Any] = field(default_factory=dict)
     seed: int = 3
 

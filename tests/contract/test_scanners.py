@@ -17,6 +17,8 @@ CASES = (
     Case(id="scan.neural-cleanse", tiny={"steps": 24, "batch": 16, "patience": 1, "success": 0.5}),
     Case(id="scan.additive-trigger", tiny={"steps": 24, "patience": 1, "success": 0.5}),
     Case(id="scan.warp-trigger", tiny={"steps": 24, "patience": 1, "success": 0.05}),
+    Case(id="scan.trojan-signature", instant=True),
+    Case(id="scan.channel-lipschitz", instant=True, whole=True),
     Case(id="scan.mm-bd", tiny={"starts": 3, "steps": 5}),
 )
 
@@ -57,11 +59,21 @@ def test_a_scan_is_reproducible_and_leaves_its_subjects_alone(
     check_json(first)
 
 
+def check_whole(case: Case, evidence: ModelEvidence) -> None:
+    """No classes, no triggers; every limit rests on a measure of the model."""
+    assert evidence.score is not None and not evidence.per_class and not evidence.candidates
+    assert evidence.examined and not any(subject.startswith("class:") for subject in evidence.examined)
+    assert {limit.measure for limit in case.build().card.limits} <= set(evidence.measures)
+
+
 @by_id(CASES)
 def test_evidence_is_consistent(case: Case, small_model: TorchClassifier, trusted: ImageSet) -> None:
     run = case.run()
     evidence = case.build().scan(small_model, trusted, run=run)
     assert isinstance(evidence, ModelEvidence)
+    if case.whole:
+        check_whole(case, evidence)
+        return
     assert [row.label for row in evidence.per_class] == list(range(10))
     scored = {f"class:{row.label}" for row in evidence.per_class if row.score is not None}
     assert scored <= set(evidence.examined) and len(scored) >= 3
@@ -88,6 +100,9 @@ def test_evidence_is_consistent(case: Case, small_model: TorchClassifier, truste
 def test_a_passed_deadline_gives_partial_coverage(case: Case, small_model: TorchClassifier, trusted: ImageSet) -> None:
     run = dataclasses.replace(case.run(), deadline=0.0)
     result = execute(case.build(), small_model, trusted, run=run, have=EVERYTHING, classes=small_model.classes).result
+    if case.instant:
+        assert result.status == "ok" and result.examined
+        return
     assert result.status == "partial" and result.reason == "the time limit cut coverage"
     assert len(result.examined) < 10 and not result.findings
 

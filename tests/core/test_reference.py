@@ -84,9 +84,7 @@ def evidence(ratios: list[float], flip: float = 1.0, form: FormName = "patch") -
         )
         for label, r in enumerate(ratios)
     )
-    return ModelEvidence(
-        score=1.0, per_class=rows, candidates=candidates, examined=("class:0", "class:1", "class:2")
-    )
+    return ModelEvidence(score=1.0, per_class=rows, candidates=candidates, examined=("class:0", "class:1", "class:2"))
 
 
 def null(ratios: np.ndarray, classes: tuple[str, ...] = CLASSES) -> Null:

@@ -12,11 +12,15 @@ ACCESS_ORDER: tuple[Access, ...] = ("none", "labels", "probabilities", "gradient
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limit:
-    """One measure and the closed range in which it counts against a subject."""
+    """One measure and the closed range in which it counts against a subject.
+
+    `log` says that the measure is compared between models by its logarithm: a size, a ratio, a p-value.
+    """
 
     measure: str
     low: float | None = None
     high: float | None = None
+    log: bool = True
 
     def meets(self, value: float | None) -> bool:
         """True when `value` was measured and lies in the range."""

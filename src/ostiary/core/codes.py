@@ -49,6 +49,24 @@ CODES: dict[str, Code] = {
             "scan with a few trusted images, so that a trigger is recovered and tested",
         ),
         Code(
+            "OS206",
+            "weights of one class stand out",
+            "The weights of this class in the last layer are larger on average than those of all other classes; poison "
+            "whose features are everywhere alike does that to its target.",
+            "scan.trojan-signature",
+            "a class that was trained on far more images than the others, or with features in few channels; "
+            "adversarially trained models",
+            "scan with a few trusted images, so that a trigger is recovered and tested",
+        ),
+        Code(
+            "OS207",
+            "one channel far steeper than its layer",
+            "One channel of one convolution can change its output far more than all others of its layer can.",
+            "scan.channel-lipschitz",
+            "many models that nobody attacked have such a channel: on its own this says little",
+            "scan with a few trusted images, so that a trigger is recovered and tested",
+        ),
+        Code(
             "OS203",
             "small additive trigger recovered",
             "One change, added to trusted images of the other classes, sends nearly all of them to this class, "

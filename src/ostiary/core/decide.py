@@ -17,7 +17,7 @@ from ostiary.core.records import (
     Suspect,
     Verdict,
 )
-from ostiary.core.reference import Null
+from ostiary.core.reference import Null, subjects
 
 WITHIN_MODEL = Calibration(
     id="within-model",
@@ -100,6 +100,30 @@ def _scan_finding(
     )
 
 
+def _model_finding(evidence: ModelEvidence, card: Card, null: Null | None) -> tuple[Finding, ...]:
+    (row,) = subjects(evidence)
+    limits = card.limits if null is None else null.limits(card)
+    if not exceeds(row, limits):
+        return ()
+    score, threshold = _first_limit(row, limits)
+    message = f"the model as a whole: {card.limits[0].measure} of {row.measures[card.limits[0].measure]:.3g}"
+    if null is None:
+        message += " is beyond its limit"
+    else:
+        message += f"; {null.as_strange(score)} of {null.models} reference models are as strange"
+    finding = Finding(
+        code=card.code,
+        level="suspect",
+        confirmed=False,
+        message=message,
+        subject="model",
+        score=score,
+        threshold=threshold,
+        calibration_id=WITHIN_MODEL.id if null is None else null.reference.id,
+    )
+    return (finding,)
+
+
 def _screen_finding(row: ClassScore, evidence: SampleEvidence, card: Card, classes: Sequence[str]) -> Finding:
     score, threshold = _first_limit(row, card.limits)
     suspects = int(row.measures.get("suspected", 0))
@@ -144,8 +168,10 @@ def decide(
     class.
     """
     if isinstance(evidence, ModelEvidence):
-        by_target = {candidate.target: candidate for candidate in evidence.candidates}
         null = null if null is not None and card.id in null.methods else None
+        if not evidence.per_class:
+            return _model_finding(evidence, card, null)
+        by_target = {candidate.target: candidate for candidate in evidence.candidates}
         found = [
             _scan_finding(row, by_target.get(row.label), card, classes, null)
             for row in evidence.per_class

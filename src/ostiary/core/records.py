@@ -133,10 +133,14 @@ class Candidate(Frozen):
 
 
 class ModelEvidence(Frozen):
-    """What a scanner measured on a model. Measurement only: `decide` makes findings of it."""
+    """What a scanner measured on a model. Measurement only: `decide` makes findings of it.
+
+    `measures` are of the model as a whole, for methods that tell no class.
+    """
 
     kind: Literal["model"] = "model"
     score: float | None
+    measures: dict[str, float] = {}
     probability: float | None = None
     per_class: tuple[ClassScore, ...]
     candidates: tuple[Candidate, ...] = ()

@@ -36,15 +36,20 @@ MAX_BYTES = 64 * 2**20
 
 
 def strangeness(row: ClassScore, card: Card) -> float | None:
-    """The logarithm of the measure of the card's first limit, turned so that more is stranger; None where unmeasured.
+    """The measure of the card's first limit, turned so that more is stranger; None where unmeasured.
 
-    Measures that are limited are sizes, ratios or p-values: all positive.
+    Sizes, ratios and p-values count by their logarithm, as the limit says.
     """
     limit = card.limits[0]
     value = row.measures.get(limit.measure)
     if value is None:
         return None
-    return math.log(max(value, TINY)) * (1 if limit.high is None else -1)
+    return (math.log(max(value, TINY)) if limit.log else value) * (1 if limit.high is None else -1)
+
+
+def subjects(evidence: ModelEvidence) -> tuple[ClassScore, ...]:
+    """The rows that limits apply to: the classes, or the model as a whole in one row labelled 0."""
+    return evidence.per_class or (ClassScore(label=0, score=evidence.score, measures=evidence.measures),)
 
 
 def meets_others(row: ClassScore, card: Card) -> bool:
@@ -60,7 +65,10 @@ class Searched(Frozen):
 
 
 class ClassValues(Frozen):
-    """What one method gave for one model, class by class: the strangeness, and whether all other limits are met."""
+    """What one method gave for one model, class by class: the strangeness, and whether all other limits are met.
+
+    One value where the method measures the model as a whole.
+    """
 
     strangeness: tuple[float | None, ...]
     others_met: tuple[bool, ...]
@@ -201,19 +209,22 @@ class Null:
 
     def judge(self, evidence: ModelEvidence, card: Card) -> ModelEvidence:
         """The evidence with p of each class that meets all limits of `card` but the first."""
-        values = np.full(len(self.reference.classes), np.nan)
-        for row in evidence.per_class:
+        rows = subjects(evidence)
+        values = np.full(len(rows), np.nan)
+        for row in rows:
             own = strangeness(row, card) if meets_others(row, card) else None
             values[row.label] = np.nan if own is None else own
         z = self._standard(values, self._values[card.id])
         p = (1 + (self.statistics[:, None] >= z).sum(0)) / (self.models + 1)
-        rows = [
+        judged = tuple(
             row
             if np.isnan(values[row.label])
             else row.model_copy(update={"measures": {**row.measures, MEASURE: float(p[row.label])}})
-            for row in evidence.per_class
-        ]
-        return evidence.model_copy(update={"per_class": tuple(rows)})
+            for row in rows
+        )
+        return evidence.model_copy(
+            update={"per_class": judged} if evidence.per_class else {"measures": judged[0].measures}
+        )
 
     def as_strange(self, p: float) -> int:
         """How many of the reference models have a class as strange as one of that p."""

@@ -40,6 +40,16 @@ def fused_inference(classifier: TorchClassifier, *, channels_last: bool = False)
     return fused
 
 
+def norms_after(classifier: TorchClassifier) -> dict[str, nn.BatchNorm2d]:
+    """The batch normalisation that is called next on what a convolution gave, by the name of the convolution."""
+    found = {}
+    for conv_name, norm_name in _pairs(classifier):
+        norm = classifier.module.get_submodule(norm_name)
+        assert isinstance(norm, nn.BatchNorm2d)  # noqa: S101 - tells the type checker
+        found[conv_name] = norm
+    return found
+
+
 def _pairs(classifier: TorchClassifier) -> list[Pair]:
     """Names of a convolution and of the batch normalisation called next on the very tensor it gave."""
     calls, _ = trace(classifier.module, classifier.probe_normalised())

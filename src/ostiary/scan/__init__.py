@@ -1,6 +1,8 @@
 """Model scanners: one file per method, one line here."""
 
 METHODS = {
+    "scan.trojan-signature": "ostiary.scan.trojan_signature:TrojanSignature",
+    "scan.channel-lipschitz": "ostiary.scan.channel_lipschitz:ChannelLipschitz",
     "scan.additive-trigger": "ostiary.scan.additive_trigger:AdditiveTrigger",
     "scan.warp-trigger": "ostiary.scan.warp_trigger:WarpTrigger",
     "scan.mm-bd": "ostiary.scan.mm_bd:MMBD",

@@ -21,6 +21,7 @@ from ostiary.core.reference import (
     now,
     read_reference,
     strangeness,
+    subjects,
     write_reference,
 )
 from ostiary.core.session import Options
@@ -178,7 +179,7 @@ def _scanned(
 
 def _values(outcome: Outcome, method: Any) -> ClassValues:
     evidence = outcome.result.evidence
-    rows = evidence.per_class if isinstance(evidence, ModelEvidence) else ()
+    rows = subjects(evidence) if isinstance(evidence, ModelEvidence) else ()
     return ClassValues(
         strangeness=tuple(strangeness(row, method.card) for row in rows),
         others_met=tuple(meets_others(row, method.card) for row in rows),
