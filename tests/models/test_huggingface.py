@@ -56,7 +56,7 @@ def test_folder(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
     assert classifier.classes == ("stop", "yield", "priority")
     assert classifier.input_shape == (3, 40, 36)
-    assert classifier.arch == "transformers:ResNetForImageClassification"
+    assert classifier.arch == "transformers/ResNetForImageClassification"
     x = torch.rand(2, 3, 40, 36, requires_grad=True)
     model = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True).eval()
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ([0.5, 0.4, 0.3], [0.2, 0.3, 0.4]))
