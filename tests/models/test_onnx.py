@@ -16,7 +16,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra [onnx]"
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from ostiary.api import scan_model  # noqa: E402
-from ostiary.core.errors import ConfigError, MissingExtra, ModelError  # noqa: E402
+from ostiary.core.errors import ConfigError, DataError, MissingExtra, ModelError  # noqa: E402
 from ostiary.core.protocols import Predictor  # noqa: E402
 from ostiary.core.session import Options  # noqa: E402
 from ostiary.data import ArraySet  # noqa: E402
@@ -25,6 +25,7 @@ from ostiary.models.fuse import fused_inference  # noqa: E402
 from ostiary.models.load import load_model, load_predictor  # noqa: E402
 from ostiary.models.onnx import OnnxPredictor  # noqa: E402
 from ostiary.models.zoo import ZOO, build  # noqa: E402
+from ostiary.scan.recover import frozen  # noqa: E402
 
 SHAPE = (3, 32, 32)
 
@@ -88,6 +89,7 @@ def test_zoo(arch: str, batch: int | None, tmp_path: Path) -> None:
     assert_same(classifier, module, images())
     quick = fused_inference(classifier, channels_last=True)
     torch.testing.assert_close(quick.logits(images()), classifier.logits(images()), rtol=1e-3, atol=1e-3)
+    assert frozen(classifier, bf16=True)[1] == torch.bfloat16
 
 
 TINY = {"num_labels": 4, "image_size": 32}
@@ -122,7 +124,9 @@ def test_transformers(kind: str, batch: int | None, tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = getattr(transformers, f"{kind}Config")(**TINY, **TRANSFORMERS[kind])
     module = Logits(getattr(transformers, f"{kind}ForImageClassification")(config)).eval()
-    assert_same(load_model(export(module, tmp_path / "m.onnx", batch)), module, images())
+    classifier = load_model(export(module, tmp_path / "m.onnx", batch))
+    assert_same(classifier, module, images())
+    assert frozen(classifier, bf16=True)[1] == torch.bfloat16
 
 
 def test_options_apply(tmp_path: Path) -> None:
@@ -246,6 +250,8 @@ def test_scan(tmp_path: Path) -> None:
     told = next(caution for caution in outside.cautions if caution.code == "OS102")
     assert "QuantizeLinear" in told.text
     assert "trusted_accuracy" in outside.config
+    with pytest.raises(DataError, match="has images of 3x8x8"):
+        scan_model(path, ArraySet(np.zeros((10, 3, 8, 8), dtype=np.uint8), np.arange(10) % 5), options=Options())
 
 
 def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
