@@ -70,5 +70,5 @@ $(VENV)/.package: $(VENV)/.made pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.package
-	$(INSTALL) -e '.[dev,text,cluster,slurm]'
+	$(INSTALL) -e '.[dev,text,onnx,cluster,slurm]'
 	@touch $@

@@ -12,7 +12,7 @@ from ostiary.core.reference import Reference
 from ostiary.core.session import Options
 from ostiary.core.types import Images
 from ostiary.data import ImageSet, require_classes
-from ostiary.inputs import check_fit, class_names, have_of, open_model, open_set, start
+from ostiary.inputs import check_fit, class_names, have_of, open_model, open_predictor, open_set, start
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.load import load_model as load
 from ostiary.scan.calibration import null_for
@@ -42,7 +42,7 @@ def scan_model(
     in the record.
     """
     options = options or Options()
-    model = open_model(model, options)
+    model = open_predictor(model, options)
     trusted = None if trusted is None else open_set(trusted)
     have = have_of(model, trusted)
     planned = plan("scan", methods=methods, preset=preset, params=params)

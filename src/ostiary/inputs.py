@@ -11,7 +11,7 @@ from ostiary.core.records import Kind
 from ostiary.core.session import Options, Session
 from ostiary.data import ImageSet, open_data, per_class_counts, require_classes
 from ostiary.models.classifier import TorchClassifier
-from ostiary.models.load import load_model
+from ostiary.models.load import load_model, load_predictor
 from ostiary.models.user import is_user_arch
 from ostiary.training import accuracy
 
@@ -27,6 +27,11 @@ def open_model(model: M | str | Path, options: Options) -> M | TorchClassifier:
     return found.to(options.device) if isinstance(found, TorchClassifier) else found
 
 
+def open_predictor(model: M | str | Path, options: Options) -> M | Predictor[Any]:
+    """As `open_model`, for work that needs no gradients: a path may lead to a model without them."""
+    return load_predictor(model, device=options.device) if isinstance(model, str | Path) else open_model(model, options)
+
+
 def open_set(data: ImageSet | str | Path) -> ImageSet:
     """An image set, opened when `data` is a name or path."""
     return open_data(data) if isinstance(data, str | Path) else data
@@ -34,8 +39,9 @@ def open_set(data: ImageSet | str | Path) -> ImageSet:
 
 def check_shape(model: Predictor[Any], data: ImageSet) -> None:
     """Raise DataError when the images of `data` are not of the model's shape."""
-    if isinstance(model, TorchClassifier) and tuple(data.shape) != tuple(model.input_shape):
-        given, want = ("x".join(map(str, shape)) for shape in (data.shape, model.input_shape))
+    shape = getattr(model, "input_shape", None)  # a black box need not say
+    if shape is not None and tuple(data.shape) != tuple(shape):
+        given, want = ("x".join(map(str, sides)) for sides in (data.shape, shape))
         raise DataError(
             f"'{data.name}' has images of {given} (channels x height x width), the model takes {want}",
             hint="resize the images, or say what the model takes with --input",
@@ -89,6 +95,7 @@ def start(
     digests = {"model": model.digest}
     named = trusted if trusted is not None else data
     name, arch, caution = (getattr(model, key, None) for key in ("name", "arch", "caution"))
+    code = getattr(model, "caution_code", "OS905")
     config = {"model": name, "arch": arch, **config}
     for role, part in (("trusted", trusted), ("data", data)):
         if part is not None:
@@ -97,7 +104,7 @@ def start(
     classes = class_names(model, named)
     session = Session(kind, subject or name or "model", classes, options, config, digests, tuple(asked))
     if caution:
-        session.caution("OS905", caution)
+        session.caution(code, caution)
     if arch and is_user_arch(arch):
         session.caution("OS907", f"the architecture '{arch}' is the user's own code and was run")
     if trusted is not None:

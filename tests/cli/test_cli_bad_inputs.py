@@ -63,6 +63,8 @@ BAD = {
     "text as model": Bad(scan("text.safetensors"), "not a safetensors file"),
     "empty file": Bad(scan("zero.safetensors"), "is empty"),
     "truncated": Bad(scan("short.safetensors"), "truncated or damaged"),
+    "text as ONNX": Bad(scan("text.onnx"), "'text.onnx' is no ONNX model"),
+    "ONNX with --arch": Bad(scan("text.onnx", "--arch", "small-cnn"), "holds its own architecture"),
     "pickle with code": Bad(scan("evil.bin"), "is a pickle that is not weights-only"),
     "unknown suffix": Bad(scan("factory.py"), "cannot tell what 'factory.py' is"),
     "no architecture": Bad(scan("bare.safetensors"), "does not say its architecture"),
@@ -144,6 +146,7 @@ def place(made: tuple[Path, dict[str, Result]], tmp_path_factory: pytest.TempPat
         (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
     (folder / "empty").mkdir()
     (folder / "text.safetensors").write_text("hello, this is no model")
+    (folder / "text.onnx").write_text("hello, this is no model")
     (folder / "zero.safetensors").touch()
     (folder / "short.safetensors").write_bytes((folder / "m.safetensors").read_bytes()[:3000])
     (folder / "evil.bin").write_bytes(pickle.dumps(MarkerPickle(str(folder / "marker"))))

@@ -5,12 +5,18 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ostiary.core.errors import ConfigError, FormatError, MissingExtra, ModelError, OstiaryError
+from ostiary.api import scan_model
+from ostiary.core.errors import ConfigError, DataError, FormatError, MissingExtra, ModelError, OstiaryError
+from ostiary.core.records import Rate
+from ostiary.data import ArraySet
+from ostiary.models.fuse import fused_inference
 from ostiary.models.load import load_model
+from ostiary.scan.recover import frozen
 
 MARKS = {0: "stop", 1: "yield", 2: "priority"}
 
@@ -56,7 +62,7 @@ def test_folder(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
     assert classifier.classes == ("stop", "yield", "priority")
     assert classifier.input_shape == (3, 40, 36)
-    assert classifier.arch == "transformers:ResNetForImageClassification"
+    assert classifier.arch == "transformers/ResNetForImageClassification"
     x = torch.rand(2, 3, 40, 36, requires_grad=True)
     model = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True).eval()
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ([0.5, 0.4, 0.3], [0.2, 0.3, 0.4]))
@@ -168,3 +174,98 @@ def test_without_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         load_model(tmp_path)
     assert caught.value.hint == "pip install 'ostiary[text]'"
     assert isinstance(caught.value, OstiaryError)
+
+
+TINY = {
+    "ResNet": {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "layer_type": "basic"},
+    "ViT": {
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+        "patch_size": 8,
+    },
+    "ConvNext": {"hidden_sizes": [4, 8], "depths": [1, 1], "num_stages": 2},
+    "Swin": {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4, "patch_size": 4},
+}
+NAMES = ("ape", "bee", "cat", "dog", "eel")
+SIZED = ("ViT", "ConvNext", "Swin")
+MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
+STEPS = 40
+
+
+def colours(classes: tuple[str, ...] = NAMES) -> ArraySet:
+    """Noisy images of five colours, eight of each."""
+    pixels = np.random.default_rng(0).integers(0, 64, (40, 3, 32, 32), dtype=np.uint8)
+    tints = np.array([[0, 0, 0], [190, 0, 0], [0, 190, 0], [0, 0, 190], [190, 190, 190]], dtype=np.uint8)
+    return ArraySet(pixels + tints[np.arange(40) % 5, :, None, None], np.arange(40) % 5, classes, name="colours")
+
+
+def learn(model: torch.nn.Module) -> None:
+    """Teach `model` the five colours, in place."""
+    data = colours()
+    x = (data.take(range(40)) - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    optimiser = torch.optim.Adam(model.train().parameters(), lr=0.02)
+    for _ in range(STEPS):
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(model(pixel_values=x).logits, data.labels).backward()
+        optimiser.step()
+    model.eval()
+
+
+@pytest.fixture(params=TINY)
+def tiny(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, torch.nn.Module]:
+    """A folder as `save_pretrained` makes it, for images of 32x32, and the model in it."""
+    transformers = pytest.importorskip("transformers", reason="needs the extra [text]")
+    kind = request.param
+    sized = {"image_size": 32} if kind in SIZED else {}
+    config = getattr(transformers, f"{kind}Config")(**TINY[kind], **sized, id2label=dict(enumerate(NAMES)))
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{kind}ForImageClassification")(config)
+    learn(model)
+    path = tmp_path / kind
+    model.save_pretrained(path)
+    preprocessor = {
+        "do_resize": True,
+        "size": {"height": 32, "width": 32},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+    }
+    normal = {"do_normalize": True, "image_mean": MEAN, "image_std": STD}
+    (path / "preprocessor_config.json").write_text(json.dumps(preprocessor | normal))
+    return path, model
+
+
+def test_architectures(tiny: tuple[Path, torch.nn.Module]) -> None:
+    path, model = tiny
+    classifier = load_model(path)
+    assert classifier.classes == NAMES and classifier.input_shape == (3, 32, 32)
+    x = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
+    with torch.no_grad():
+        expected = model(pixel_values=(x - mean) / std).logits
+    torch.testing.assert_close(classifier.logits(x), expected)
+    head = classifier.module.get_submodule(classifier.head_name)
+    torch.testing.assert_close(head(classifier.features(x)), expected)
+    quick = fused_inference(classifier, channels_last=True)
+    torch.testing.assert_close(quick.logits(x), expected, rtol=1e-4, atol=1e-5)
+    assert quick.digest == classifier.digest
+    short, dtype = frozen(classifier, bf16=True)
+    assert dtype == torch.bfloat16 and short.logits(short.probe()).dtype == torch.bfloat16
+
+
+def test_architectures_are_scanned(tiny: tuple[Path, torch.nn.Module]) -> None:
+    params = {"scan.neural-cleanse": {"steps": 50}, "scan.mm-bd": {"steps": 3, "starts": 2}}
+    record = scan_model(tiny[0], colours(), methods=list(params), params=params)
+    assert Rate.model_validate(record.config["trusted_accuracy"]).value > 0.9
+    assert [(result.status, result.reason) for result in record.results] == [("ok", None)] * 2
+    assert all(len(result.examined) == len(NAMES) for result in record.results)
+    assert len(record.results[0].evidence.candidates) == len(NAMES)
+    # It is transformers' own code that was run, and none of the user's.
+    assert not {"OS905", "OS907"} & {caution.code for caution in record.cautions}
+
+
+@pytest.mark.parametrize("tiny", ["ResNet"], indirect=True)
+def test_the_order_of_the_classes_is_checked(tiny: tuple[Path, torch.nn.Module]) -> None:
+    with pytest.raises(DataError, match="names class 0 'bee', the model 'ape': the same classes in another order"):
+        scan_model(tiny[0], colours(("bee", "ape", *NAMES[2:])))

@@ -259,7 +259,6 @@ BAD_FILES = {
     "other.pt": (zip_bytes("readme.txt"), "not examined: 'other.pt' is a zip archive without torch weights"),
     "m.gguf": (b"GGUF" + bytes(32), "not examined: 'm.gguf' is a GGUF file"),
     "named.bin": (b"GGUF" + bytes(32), "not examined: 'named.bin' is a GGUF file"),
-    "m.onnx": (b"\x08\x07" + bytes(32), "not examined: 'm.onnx' is an ONNX model"),
     "m.h5": (b"\x89HDF\r\n\x1a\n", "not examined: 'm.h5' is an HDF5 file"),
     "lfs.safetensors": (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
     "m.xyz": (b"abc", "cannot tell what 'm.xyz' is"),

@@ -184,11 +184,11 @@ def check_device(device: str) -> None:
         raise ConfigError(f"device '{device}' is not available here", hint="use --device cpu")
 
 
-def open_model(path: str, device: str, **how: Any) -> Any:
-    """Load the model that a command names, with the options of `model_options`."""
-    from ostiary.models.load import load_model
+def open_model(path: str, device: str, *, gradients: bool = True, **how: Any) -> Any:
+    """Load the model that a command names, with the options of `model_options`; without gradients if these may lack."""
+    from ostiary.models.load import load_model, load_predictor
 
-    return load_model(path, device=device, **load_options(**how))
+    return (load_model if gradients else load_predictor)(path, device=device, **load_options(**how))
 
 
 def load_options(**how: Any) -> dict[str, Any]:

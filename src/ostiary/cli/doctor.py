@@ -20,7 +20,7 @@ Examples:
 """
 
 REQUIRED = ("torch", "numpy", "scipy", "scikit-learn", "safetensors", "pydantic", "pillow", "pyarrow", "jinja2")
-EXTRAS = {"text": ("transformers",)}
+EXTRAS = {"text": ("transformers",), "onnx": ("onnx", "onnxruntime")}
 
 
 @click.command("doctor", epilog=EPILOG)

@@ -33,7 +33,7 @@ none-found or incomplete. None-found is no proof of absence: `ostiary methods` l
 def command(ctx: click.Context, /, model: str, **o: Any) -> None:
     """Examine MODEL for a backdoor, with a few samples you trust.
 
-    MODEL is a safetensors file, a weights-only PyTorch checkpoint or a Hugging Face folder.
+    MODEL is a safetensors file, a weights-only PyTorch checkpoint, an ONNX file or a Hugging Face folder.
     """
     call = common.call_settings(ctx, **o)
     reports = common.check_reports([*o["reports"], *([o["out"]] if o["out"] else [])])
@@ -46,7 +46,7 @@ def command(ctx: click.Context, /, model: str, **o: Any) -> None:
 
     how = {key: o[key] for key in ("arch", "classes", "width", "normalize", "input_")}
     with call.options() as options:
-        subject = common.open_model(model, call["device"], **how)
+        subject = common.open_model(model, call["device"], gradients=False, **how)
         trusted = common.open_trusted(o["trusted"], o["limit"], call["seed"])
         chosen = {"methods": o["methods"], "preset": call["preset"], "params": parse_sets(o["sets"])}
         if o["dry_run"]:

@@ -29,6 +29,15 @@ CODES: dict[str, Code] = {
             "convert it to safetensors, or ask its author for safetensors",
         ),
         Code(
+            "OS102",
+            "model examined from outside only",
+            "The graph in the file cannot be turned into a form with gradients, or that form does not give what the "
+            "file gives; it is run as it is, and only methods that need no gradients examine it.",
+            "file checks",
+            "none: this is no finding about the contents",
+            "give the model it was exported or quantised from",
+        ),
+        Code(
             "OS201",
             "small trigger recovered",
             "One small patch, put on trusted images of the other classes, sends nearly all of them to this class, "

@@ -32,7 +32,6 @@ FOREIGN_MAGIC = {
     b"7z\xbc\xaf": "a 7z archive",
 }
 FOREIGN_SUFFIX = {
-    ".onnx": "an ONNX model",
     ".gguf": "a GGUF file",
     ".h5": "an HDF5 file",
     ".hdf5": "an HDF5 file",
@@ -61,7 +60,7 @@ def read_state(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    start = _start(path)
+    start = first_bytes(path)
     _refuse_foreign(path, suffix, start)
     if suffix == ".safetensors":
         state, metadata = _read_safetensors(path, start)
@@ -70,11 +69,34 @@ def read_state(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     else:
         raise FormatError(
             f"cannot tell what '{path.name}' is by its suffix '{suffix}'",
-            hint=f"a model is .safetensors, {', '.join(PICKLES)} or a Hugging Face folder",
+            hint=f"a model is .safetensors, {', '.join(PICKLES)}, .onnx or a Hugging Face folder",
         )
     _check_tensors(path, state)
     prefix = common_prefix(state)
     return {name.removeprefix(prefix): tensor for name, tensor in state.items()}, metadata
+
+
+def first_bytes(path: Path, limit: int | None = None) -> bytes:
+    """The first 512 bytes of a file that is there, is not empty, no Git LFS pointer, and within `limit` bytes.
+
+    Raises FormatError otherwise; `limit` is `MAX_BYTES` when left out.
+    """
+    limit = MAX_BYTES if limit is None else limit
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise FormatError(f"'{path.name}' has {size} bytes, more than the limit of {limit}")
+        with path.open("rb") as file:
+            start = file.read(512)
+    except FileNotFoundError as error:
+        raise FormatError(f"no such file: '{path}'", hint="check the path of the model") from error
+    except OSError as error:
+        raise FormatError(f"cannot read '{path}': {error.strerror}") from error
+    if not start:
+        raise FormatError(f"'{path.name}' is empty", hint=AGAIN)
+    if start.startswith(b"version https://git-lfs.github.com/"):
+        raise FormatError(f"'{path.name}' is a Git LFS pointer, not the weights", hint="run 'git lfs pull'")
+    return start
 
 
 def common_prefix(names: Iterable[str]) -> str:
@@ -124,25 +146,7 @@ def write_state(state: Mapping[str, Tensor], path: Path | str, metadata: dict[st
         raise OutputError(f"cannot write '{path}': {error}", hint="check the folder and the free space") from error
 
 
-def _start(path: Path) -> bytes:
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise FormatError(f"'{path.name}' has {size} bytes, more than the limit of {MAX_BYTES}")
-        with path.open("rb") as file:
-            start = file.read(512)
-    except FileNotFoundError as error:
-        raise FormatError(f"no such file: '{path}'", hint="check the path of the model") from error
-    except OSError as error:
-        raise FormatError(f"cannot read '{path}': {error.strerror}") from error
-    if not start:
-        raise FormatError(f"'{path.name}' is empty", hint=AGAIN)
-    return start
-
-
 def _refuse_foreign(path: Path, suffix: str, start: bytes) -> None:
-    if start.startswith(b"version https://git-lfs.github.com/"):
-        raise FormatError(f"'{path.name}' is a Git LFS pointer, not the weights", hint="run 'git lfs pull'")
     kind = next((kind for magic, kind in FOREIGN_MAGIC.items() if start.startswith(magic)), None)
     if start[4:8] == b"TFL3":
         kind = "a TensorFlow Lite model"

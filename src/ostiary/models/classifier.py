@@ -93,7 +93,20 @@ class TorchClassifier:
 
     def probe_normalised(self) -> Images:
         """The probe as the module takes it."""
-        return self._normalised(self.probe())
+        return self.normalised(self.probe())
+
+    def normalised(self, x: Images) -> Images:
+        """Images in [0, 1] as the module takes them, on its device. Raises as `logits`."""
+        if tuple(x.shape[1:]) != self.input_shape:
+            raise ModelError(
+                f"the model takes images of {_dims(self.input_shape)} (channels x height x width), "
+                f"was given {_dims(x.shape[1:])}",
+                hint="give the input shape of the model, or data of that shape",
+            )
+        x = x.to(self.device)
+        if self.mean is None or self.std is None:
+            return x
+        return (x - x.new_tensor(self.mean).view(1, -1, 1, 1)) / x.new_tensor(self.std).view(1, -1, 1, 1)
 
     def logits(self, x: Images, /) -> Logits:
         """Logits [n, k] of images in [0, 1], differentiable with respect to `x`.
@@ -102,7 +115,7 @@ class TorchClassifier:
         """
         if self._logit_layer is not None:
             return self._output_of(self._logit_layer, x)
-        output: Tensor = self.module(self._normalised(x))
+        output: Tensor = self.module(self.normalised(x))
         return output.clamp(min=1e-12).log() if self._probabilities else output
 
     @torch.no_grad()
@@ -185,22 +198,10 @@ class TorchClassifier:
         caught: list[Tensor] = []
         handle = self.module.get_submodule(name).register_forward_hook(lambda _, __, output: caught.append(output))
         try:
-            self.module(self._normalised(x))
+            self.module(self.normalised(x))
         finally:
             handle.remove()
         return caught[-1].flatten(1)
-
-    def _normalised(self, x: Images) -> Images:
-        if tuple(x.shape[1:]) != self.input_shape:
-            raise ModelError(
-                f"the model takes images of {_dims(self.input_shape)} (channels x height x width), "
-                f"was given {_dims(x.shape[1:])}",
-                hint="give the input shape of the model, or data of that shape",
-            )
-        x = x.to(self.device)
-        if self.mean is None or self.std is None:
-            return x
-        return (x - x.new_tensor(self.mean).view(1, -1, 1, 1)) / x.new_tensor(self.std).view(1, -1, 1, 1)
 
     @torch.no_grad()
     def _first_output(self) -> Tensor:

@@ -65,7 +65,7 @@ def load_folder(
     names = _class_names(config) if classes is None else classes
     module = LogitsOf(model)
     return TorchClassifier(
-        module, names, shape, mean, std, arch=f"transformers:{type(model).__name__}", name=folder.name
+        module, names, shape, mean, std, arch=f"transformers/{type(model).__name__}", name=folder.name
     )
 
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from ostiary.models.checkpoint import check_finite, common_prefix, parse_json, r
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.user import build_user_module, is_user_arch
 from ostiary.models.zoo import ZOO, choices, shape_of, skeleton
+
+if TYPE_CHECKING:
+    from ostiary.models.onnx import OnnxPredictor
 
 FORMAT_VERSION = "1"
 CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
@@ -46,16 +49,39 @@ def load_model(
     width: int | None = None,
     device: torch.device | str = "cpu",
 ) -> TorchClassifier:
-    """The classifier in a checkpoint or in a Hugging Face folder.
+    """The classifier in a checkpoint, in an ONNX file or in a Hugging Face folder.
 
     `arch` is a zoo name, or `file.py:factory` / `package.module:factory`: the user's own code, whose module takes
     images in [0, 1] and may carry an attribute `input_shape` (c, h, w). It may be left out for a file that
-    `save_model` wrote and for a folder. `normalize` is "none", "cifar10", "MEAN,STD" or all means and then all stds;
-    without it the file's own normalisation counts, else none. Zoo weights tell `classes`, `width` and the channels
-    themselves. `input_shape` is (c, h, w), 32x32 unless the file says otherwise.
+    `save_model` wrote, for an ONNX file and for a folder. `normalize` is "none", "cifar10", "MEAN,STD" or all means
+    and then all stds; without it the file's own normalisation counts, else none. Zoo weights tell `classes`, `width`
+    and the channels themselves. `input_shape` is (c, h, w), 32x32 unless the file says otherwise.
 
-    Raises FormatError (the file), ModelError (the weights), ConfigError (an option) or MissingExtra.
+    Raises FormatError (the file), ModelError (the weights, or an ONNX graph without gradients, which
+    `load_predictor` takes), ConfigError (an option) or MissingExtra.
     """
+    found = load_predictor(
+        path, arch, classes=classes, normalize=normalize, input_shape=input_shape, width=width, device=device
+    )
+    if not isinstance(found, TorchClassifier):
+        raise ModelError(
+            f"'{found.name}' can be run, but gives no gradients: {found.reason}",
+            hint="examine it from outside with `ostiary scan`, or export it again as a plain network of floats",
+        )
+    return found
+
+
+def load_predictor(
+    path: Path | str,
+    arch: str | None = None,
+    *,
+    classes: int | Sequence[str] | None = None,
+    normalize: str | None = None,
+    input_shape: tuple[int, int, int] | None = None,
+    width: int | None = None,
+    device: torch.device | str = "cpu",
+) -> "TorchClassifier | OnnxPredictor":
+    """As `load_model`; an ONNX graph without gradients is no error, but a predictor on the CPU."""
     path = Path(path)
     if path.is_dir():
         from ostiary.models.huggingface import load_folder
@@ -63,6 +89,13 @@ def load_model(
         if arch is not None or width is not None:
             raise ConfigError(f"'{path}' is a folder with its own architecture", hint="leave out --arch and --width")
         return load_folder(path, classes, normalize, input_shape).to(device)
+    if path.suffix.lower() == ".onnx":
+        from ostiary.models.onnx import load_onnx
+
+        if arch is not None or width is not None:
+            raise ConfigError(f"'{path}' holds its own architecture", hint="leave out --arch and --width")
+        found = load_onnx(path, classes, normalize, input_shape)
+        return found.to(device) if isinstance(found, TorchClassifier) else found
     state, metadata = read_state(path)
     check_finite(state, path.name)
     header = read_header(metadata, path.name)
