@@ -135,7 +135,8 @@ CODES: dict[str, Code] = {
             "null: the false-positive rate of the limits is not known for this architecture.",
             "scan.neural-cleanse",
             "none: this is a caution about our own measurement",
-            "read the index beside the size ratio and the pictures",
+            "read the index beside the size ratio and the pictures; make a reference of models of your own with "
+            "`ostiary calibrate`",
         ),
         Code(
             "OS903",
