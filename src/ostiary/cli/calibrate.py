@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   ostiary calibrate ours/*.safetensors --trusted validation/ -o ours.json
+  ostiary calibrate runs/seed*/net.pth --arch wrn-16-1 --trusted cifar10/test.parquet --limit 500 -o wrn.json
   ostiary scan theirs.safetensors --trusted validation/ --calibration ours.json
 
 All models must be of one architecture, input shape and set of classes: retrain your own recipe with other seeds, the

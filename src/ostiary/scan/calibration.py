@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ostiary
-from ostiary.core.errors import ConfigError
+from ostiary.core.errors import ConfigError, FormatError, ModelError
 from ostiary.core.execute import Outcome, execute, params_of
 from ostiary.core.files import refuse_existing
 from ostiary.core.records import ModelEvidence
@@ -112,7 +112,7 @@ def calibrate(
     """Scan models that nobody is known to have attacked and keep their measures in `out`.
 
     The file is written after every model, and models that it holds already are not scanned again: a call that was
-    stopped goes on where it was. Models that `load` or a method cannot deal with are left out and told.
+    stopped goes on where it was. Models that cannot be read, are of another kind, or fail a method are left out and told.
 
     Raises ConfigError for methods without limits, and when `out` was made with other methods or from other
     models; FormatError when it is no reference.
@@ -129,7 +129,11 @@ def calibrate(
         )
     left: list[Left] = []
     for number, given in enumerate(models):
-        model = given if isinstance(given, TorchClassifier) else load(given)
+        try:
+            model = given if isinstance(given, TorchClassifier) else load(given)
+        except (FormatError, ModelError) as error:
+            left.append(Left(str(given), str(error)))
+            continue
         reference = reference or _empty(model, trusted, methods)
         options.run().progress(number, len(models), model.name or "model")
         if any(one.digest == model.digest for one in reference.models):
