@@ -112,7 +112,8 @@ def calibrate(
     """Scan models that nobody is known to have attacked and keep their measures in `out`.
 
     The file is written after every model, and models that it holds already are not scanned again: a call that was
-    stopped goes on where it was. Models that cannot be read, are of another kind, or fail a method are left out and told.
+    stopped goes on where it was. Models that cannot be read, are of another kind or fail a method are left out and
+    told.
 
     Raises ConfigError for methods without limits, and when `out` was made with other methods or from other
     models; FormatError when it is no reference.
