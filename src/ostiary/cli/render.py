@@ -6,6 +6,7 @@ from ostiary.cli.terminal import one_line
 from ostiary.core.records import (
     GuardEvidence,
     MethodResult,
+    ModelEvidence,
     RatesEvidence,
     Record,
     RepairEvidence,
@@ -65,7 +66,9 @@ def _subject(record: Record) -> str:
 
 
 def _method(result: MethodResult, classes: int) -> str:
-    examined = f"{len(result.examined)}/{classes} classes" if result.examined else "-"
+    by_class = sum(subject.startswith("class:") for subject in result.examined)
+    whole = f"{len(result.examined)} parts" if result.examined else "-"
+    examined = f"{by_class}/{classes} classes" if by_class else whole
     line = f"  {result.method:<30} {result.status:<8} {examined:<15} {result.seconds:7.1f} s"
     return f"{line}  {result.reason}" if result.reason else line
 
@@ -82,6 +85,8 @@ def _evidence(result: MethodResult) -> list[str]:
         rows = [f"  limit {evidence.threshold:.4f}"]
         rows += [f"  false rejection on trusted inputs: {evidence.false_rejection}"] if evidence.false_rejection else []
         return rows + ([f"  flagged: {evidence.flagged}"] if evidence.flagged else [])
+    if isinstance(evidence, ModelEvidence):
+        return [f"  {result.method}: {name} {value:.4g}" for name, value in evidence.measures.items()]
     if isinstance(evidence, SampleEvidence):
         return [f"  {result.method}: {evidence.suspected} of {evidence.n} samples suspected, {evidence.scored} scored"]
     return []

@@ -52,6 +52,7 @@ MAX_BESIDE = 6
 PER_RESULT = (
     models.trigger,
     models.class_index,
+    models.whole,
     samples.activations,
     samples.gallery,
     samples.cuts,

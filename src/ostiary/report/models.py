@@ -254,6 +254,23 @@ def class_index(source: Source, result: MethodResult) -> Section | None:
     return Section("Classes", "Is one class odd, or are all?", tuple(blocks))
 
 
+def whole(source: Source, result: MethodResult) -> Section | None:
+    """What a method measured on the model as a whole, and where its limits come from."""
+    evidence = result.evidence
+    if not isinstance(evidence, ModelEvidence) or not evidence.measures:
+        return None
+    limits = _limits(source.record, result, ())
+    rows = [
+        (measure_name(key), number(value), *(number(end) for end in limits.get(key, (None, None))))
+        for key, value in evidence.measures.items()
+    ]
+    blocks = (
+        table(("measure", "value", "lower limit", "upper limit"), rows, right=(1, 2, 3)),
+        Note(calibration_words(source.record)),
+    )
+    return Section("The model as a whole", "Does it look like others?", blocks)
+
+
 def calibration_words(record: Record) -> str:
     """Where the limits come from."""
     calibration = record.calibration

@@ -17,6 +17,9 @@ NAMES = {
     "flip_search": "flip rate of the recovered trigger, search images",
     "flip_held_out": "flip rate of the recovered trigger, held-out images",
     "attack success": "attack success rate",
+    "p_reference": "p against reference models",
+    "weight_index": "weight index",
+    "channel_outlier": "steepest channel, deviations above its layer",
 }
 UNJUDGED = {
     "repair": "Repaired: the rates before and after are below, no verdict",
