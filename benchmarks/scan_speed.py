@@ -34,9 +34,10 @@ from ostiary.models.load import CIFAR10, load_model
 from ostiary.models.zoo import build
 from ostiary.perturb import stamp
 from ostiary.scan.forms import Patch, squash
-from ostiary.scan.inversion import PenaltyControl, Schedule, invert
+from ostiary.scan.inversion import invert
 from ostiary.scan.neural_cleanse import NeuralCleanse
 from ostiary.scan.outlier import anomaly_index, size_ratio
+from ostiary.scan.penalty import PenaltyControl, Schedule
 
 CLASSES, BATCH = 10, 32
 TOGETHER = (1, 2, 5, 10)
@@ -132,7 +133,7 @@ def our_block(model: TorchClassifier, x: Tensor, y: Tensor, together: int, dtype
     """Seconds of a step of all classes, by the steps of one group of `together` classes."""
     plan, targets = schedule(steps), torch.arange(together)
     begun = time.perf_counter()
-    invert(model, x, y, targets, plan, form=Patch(), dtype=dtype, run=Run(seed=0), label="")
+    invert(model, x, y, targets, plan, form=Patch(), dtype=dtype, together=together, run=Run(seed=0), label="")
     done = plan.rounds * plan.batches_per_round
     return CLASSES / together * (time.perf_counter() - begun) / done
 

@@ -16,9 +16,10 @@ from ostiary.models.fuse import fused_inference
 from ostiary.perturb import stamp
 from ostiary.scan import inversion, recover
 from ostiary.scan.forms import Patch
-from ostiary.scan.inversion import Inverted, PenaltyControl, Schedule, invert
+from ostiary.scan.inversion import Inverted, invert
 from ostiary.scan.neural_cleanse import NeuralCleanse
 from ostiary.scan.outlier import anomaly_index, size_ratio
+from ostiary.scan.penalty import PenaltyControl, Schedule
 from ostiary.training.loop import has_fast_bf16
 
 # Model, index of the smallest mask, the class flagged at 2.
@@ -87,7 +88,9 @@ def search(lab: Any, targets: torch.Tensor, *, exact: bool = False, **changes: A
     x, y = lab.trusted.take(range(60)), lab.trusted.labels[:60]
     model = fused_inference(lab.model)
     model.module.to(dtype=dtype, memory_format=torch.channels_last)
-    return invert(model, x, y, targets, schedule, form=Patch(), dtype=dtype, run=Run(), label="test")
+    return invert(
+        model, x, y, targets, schedule, form=Patch(), dtype=dtype, together=len(targets), run=Run(), label="test"
+    )
 
 
 def least_flip(lab: Any, found: Inverted) -> float:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ostiary.scan.inversion import PenaltyControl, Schedule
+from ostiary.scan.penalty import PenaltyControl, Schedule
 
 SCHEDULE = Schedule(
     rounds=1, batches_per_round=1, batch=1, lr=0.1, initial_cost=1e-3, cost_factor=2.0, patience=3, success=0.9

@@ -8,7 +8,8 @@ from ostiary.models.classifier import TorchClassifier
 from ostiary.models.fuse import fused_inference
 from ostiary.models.zoo import build
 from ostiary.scan.forms import Patch
-from ostiary.scan.inversion import Inverted, Schedule, invert
+from ostiary.scan.inversion import Inverted, invert
+from ostiary.scan.penalty import Schedule
 
 SCHEDULE = Schedule(
     rounds=3, batches_per_round=2, batch=4, lr=0.1, initial_cost=1e-3, cost_factor=2.0, patience=1, success=0.0
@@ -21,7 +22,9 @@ def run(calls: list[int] | None = None) -> tuple[TorchClassifier, Inverted]:
         model.module.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
     rng = torch.Generator().manual_seed(0)
     x, y = torch.rand(10, 3, 8, 8, generator=rng), torch.arange(10) % 3
-    found = invert(model, x, y, torch.arange(3), SCHEDULE, form=Patch(), dtype=torch.float32, run=Run(), label="test")
+    found = invert(
+        model, x, y, torch.arange(3), SCHEDULE, form=Patch(), dtype=torch.float32, together=3, run=Run(), label="test"
+    )
     return model, found
 
 
@@ -59,6 +62,7 @@ def test_nothing_that_works_has_no_size() -> None:
         schedule,
         form=Patch(),
         dtype=torch.float32,
+        together=3,
         run=Run(),
         label="",
     )

@@ -12,7 +12,7 @@ from ostiary.core.run import Run
 from ostiary.core.types import Images
 from ostiary.models.classifier import TorchClassifier
 from ostiary.scan.forms import Form
-from ostiary.scan.inversion import Schedule
+from ostiary.scan.penalty import Schedule
 from ostiary.scan.recover import Recovered, evidence, recover
 
 

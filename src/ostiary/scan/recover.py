@@ -1,6 +1,5 @@
 """Recovering the smallest trigger of a form towards every class: what all scanners by inversion share."""
 
-import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +14,9 @@ from ostiary.data import batch_size, split
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.fuse import fused_inference
 from ostiary.scan.forms import Form
-from ostiary.scan.inversion import Inverted, Schedule, invert
+from ostiary.scan.inversion import Inverted, invert
 from ostiary.scan.outlier import anomaly_index, size_ratio
+from ostiary.scan.penalty import Schedule
 from ostiary.training import predicted, rate
 from ostiary.training.loop import has_fast_bf16
 
@@ -68,25 +68,9 @@ def _invert(
     quick, dtype = frozen(model, bf16=bf16 and has_fast_bf16(run.device))
     cuda = run.device.type == "cuda"
     images = CUDA_VALUES // x[0].numel() if cuda else batch_size(x.shape[1:], CPU_IMAGES)
-    groups = torch.arange(len(model.classes)).split(max(1, images // schedule.batch))
-    found = [
-        invert(
-            quick,
-            x,
-            y,
-            group,
-            schedule,
-            form=form,
-            dtype=dtype,
-            run=run,
-            label=label,
-            part=(number, len(groups)),
-        )
-        for number, group in enumerate(groups)
-    ]
-    parts = tuple(torch.cat(some) for some in zip(*(one.parts for one in found), strict=True))
-    rest = [field.name for field in dataclasses.fields(Inverted) if field.name != "parts"]
-    return Inverted(parts, **{name: torch.cat([getattr(one, name) for one in found]) for name in rest})
+    together = max(1, images // schedule.batch)
+    every = torch.arange(len(model.classes))
+    return invert(quick, x, y, every, schedule, form=form, dtype=dtype, together=together, run=run, label=label)
 
 
 def frozen(model: TorchClassifier, *, bf16: bool) -> tuple[TorchClassifier, torch.dtype]:
