@@ -4,7 +4,8 @@
     python -m benchmarks.grid_record reference --store build/bench/reference
 
 Writes records/NAME.jsonl, which `ostiary bench import` takes into another store, and records/NAME.runs.json. Only
-rows of the grid's present cells are written.
+rows of the grid's present cells are written. Runs that an earlier record tells of stay in it: their rows may have
+been imported into this store.
 """
 
 import argparse
@@ -35,6 +36,8 @@ def main() -> None:
     own = {model.key for model in plan.models}
     models = [row for key, row in store.finished("models").items() if key in own]
     made = [row["seconds"] for row in models if not row["from_bank"]]
+    path = out.with_suffix(".runs.json")
+    earlier = json.loads(path.read_text())["runs"] if path.exists() else []
     spent = {
         "grid": args.name,
         "cells": len(wanted),
@@ -42,9 +45,9 @@ def main() -> None:
         "command": f"make bench-grid GRID={args.name}",
         "models_trained": len(made),
         "seconds_a_model": round(statistics.median(made), 1) if made else None,
-        "runs": store.runs(),
+        "runs": earlier + [run for run in store.runs() if run not in earlier],
     }
-    write_text(out.with_suffix(".runs.json"), json.dumps(spent, indent=1) + "\n", replace=True)
+    write_text(path, json.dumps(spent, indent=1) + "\n", replace=True)
     print(f"{out}: {len(rows)} of {len(wanted)} cells")
 
 
