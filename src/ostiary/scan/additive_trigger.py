@@ -24,6 +24,7 @@ class AdditiveTrigger(FormSearch):
         needs=Needs(access="gradients", modality="images", trusted_per_class=4),
         cost="steps x classes x batch forward and backward passes to the input",
         code="OS203",
+        version="2",
         limits=(Limit(measure="size_ratio", low=2.0), Limit(measure="flip_held_out", low=0.75)),
         blind_spots=(
             "strong patterns such as sinusoids: every class is reached by less",

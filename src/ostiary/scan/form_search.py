@@ -22,12 +22,14 @@ class FormSearch:
 
     Half of the trusted images drive the search, the other half only tell how often the final trigger
     flips unseen images. `steps` gradient steps of `batch` images; the penalty on the size starts at
-    `initial_cost` and moves by `cost_factor` after `patience` rounds in a row.
+    `initial_cost` and moves by `cost_factor` after `patience` rounds in a row. `drops` says after which rounds
+    the search goes on for how many of the smallest triggers only.
     """
 
     card: ClassVar[Card]
     form: ClassVar[FormName]
     searched: ClassVar[Form]
+    drops: ClassVar[tuple[tuple[int, int], ...]] = ()
 
     steps: Annotated[int, Field(gt=0)] = 160
     batch: Annotated[int, Field(gt=0)] = 16
@@ -58,5 +60,6 @@ class FormSearch:
             cost_factor=self.cost_factor,
             patience=self.patience,
             success=self.success,
+            drops=self.drops,
         )
         return recover(model, trusted, self.searched, schedule, bf16=self.bf16, run=run, label=self.card.name)

@@ -13,18 +13,24 @@ from ostiary.models.classifier import TorchClassifier
 from ostiary.scan.forms import Form, Parts
 from ostiary.scan.penalty import PenaltyControl, Schedule
 
+TYPICAL = 3
+"""Classes of typical size that are searched to the end when others are dropped."""
+
 
 @dataclass(slots=True)
 class Inverted:
     """The best trigger of each class: the parts of its form, [k, ...], and its size [k] (NaN: none found).
 
-    `tried` [k] is the size of the last trigger, whether it worked or not.
+    `tried` [k] is the size of the last trigger, whether it worked or not. `shrink` [k] is the factor by which the
+    triggers of typical size shrank after a class was `dropped`: 1 for classes that were searched to the end.
     """
 
     parts: Parts
     size: Tensor
     tried: Tensor
     finished: Tensor
+    dropped: Tensor
+    shrink: Tensor
 
 
 def _endless(x: Images, y: Labels, batch: int, rng: torch.Generator) -> Iterator[tuple[Images, Labels]]:
@@ -62,6 +68,9 @@ def invert(
         if cut or not len(rows):
             break
         search.round(rows)
+        for after, smallest in schedule.drops:
+            if round_ + 1 == after:
+                search.drop(smallest)
         run.progress(round_ + 1, schedule.rounds, label)
     return search.found(cut)
 
@@ -92,10 +101,25 @@ class Search:
         self.control = PenaltyControl(k, schedule)
         self.best = tuple(torch.zeros(k, *t.shape[1:]) for t in start)
         self.feed = _endless(x, y, schedule.batch, rng)
+        self.dropped_at = torch.full((k,), -1)
+        self.typical = torch.empty(0, dtype=torch.long)
+        self.snapshots: list[Tensor] = []
 
     def active(self) -> Tensor:
         """The classes whose search goes on."""
-        return (~self.control.stopped).nonzero().squeeze(1)
+        return (~self.control.stopped & (self.dropped_at < 0)).nonzero().squeeze(1)
+
+    def drop(self, smallest: int) -> None:
+        """End the search for all but the `smallest` triggers and the typical ones, those next to the median size.
+
+        Which are typical is settled once, among all classes.
+        """
+        size, rows = self._sizes(), self.active()
+        if not len(self.typical):
+            self.typical = (size - size.median()).abs().argsort()[:TYPICAL]
+        kept = torch.cat([rows[size[rows].argsort()[:smallest]], self.typical])
+        self.dropped_at[rows[~torch.isin(rows, kept)]] = len(self.snapshots)
+        self.snapshots.append(size)
 
     def round(self, rows: Tensor) -> None:
         """One round of the penalty schedule for the classes `rows`."""
@@ -109,13 +133,19 @@ class Search:
 
     def found(self, cut: bool) -> Inverted:
         """The best triggers so far; `cut` says that the search ended before its time."""
-        best, stopped = self.control.best, self.control.stopped
-        return Inverted(
-            self.best,
-            size=torch.where(torch.isfinite(best), best, float("nan")),
-            tried=self.form.size(tuple(t.detach() for t in self._parts(torch.arange(len(best))))).cpu(),
-            finished=stopped.clone() if cut else torch.ones_like(stopped),
-        )
+        best, done = self.control.best, self.control.stopped | (self.dropped_at >= 0)
+        tried = self._sizes()
+        size = torch.where(torch.isfinite(best), best, float("nan"))
+        shrink = torch.ones(len(best))
+        for number, then in enumerate(self.snapshots):
+            now = torch.where(torch.isfinite(best), best, tried)[self.typical]
+            shrink[self.dropped_at == number] = (now / then[self.typical]).median()
+        finished = done if cut else torch.ones_like(done)
+        return Inverted(self.best, size, tried, finished, dropped=self.dropped_at >= 0, shrink=shrink)
+
+    def _sizes(self) -> Tensor:
+        every = self._parts(torch.arange(len(self.raw)))
+        return self.form.size(tuple(t.detach() for t in every)).cpu()
 
     def _parts(self, rows: Tensor) -> Parts:
         own = [self.raw[row] for row in rows.tolist()]

@@ -36,6 +36,7 @@ class NeuralCleanse(FormSearch):
         needs=Needs(access="gradients", modality="images", trusted_per_class=4),
         cost="steps x classes x batch forward and backward passes to the input",
         code="OS201",
+        version="2",
         limits=(Limit(measure="size_ratio", low=3.0), Limit(measure="flip_held_out", low=0.75)),
         deviations=(
             "a round of the penalty schedule is 4 batches instead of a pass over 1,000 images",
@@ -44,6 +45,8 @@ class NeuralCleanse(FormSearch):
             "the verdict rests on a mask 3 times smaller than the median and on 75 % flips of held-out images",
             "the anomaly index is measured and shown, but is no limit (docs/decisions/0005)",
             "a class that no mask sends images to counts in the median with the last mask tried",
+            "after 8 and 20 rounds the search ends for all but the 8 and 3 smallest masks and 3 of typical size",
+            "classes whose search ended early count with the size they would have if they shrank as the typical ones",
         ),
         blind_spots=(
             "triggers over the whole image: blends, warps, sinusoids, quantisation",
@@ -56,6 +59,8 @@ class NeuralCleanse(FormSearch):
 
     form: ClassVar[FormName] = "patch"
     searched: ClassVar[Form] = Patch()
+    # Set on develop models of 43 classes: a target is among the four smallest after 8 rounds, and leads after 20.
+    drops: ClassVar[tuple[tuple[int, int], ...]] = ((8, 8), (20, 3))
 
     steps: Annotated[int, Field(gt=0)] = 500
     batch: Annotated[int, Field(gt=0)] = 32
@@ -68,7 +73,8 @@ class NeuralCleanse(FormSearch):
     def scan(self, model: TorchClassifier, trusted: LabelledSet[Images], /, *, run: Run) -> ModelEvidence:
         """Examine every class of `model`; raises nothing of its own beyond what reading `trusted` raises."""
         recovered = self.recovered(model, trusted, run)
-        missed = int((torch.isnan(recovered.found.size) & recovered.found.finished).sum())
+        searched = recovered.found.finished & ~recovered.found.dropped
+        missed = int((torch.isnan(recovered.found.size) & searched).sum())
         if missed:
             run.caution("OS904", f"no patch reached {self.success:.0%} success for {missed} classes; left unscored")
         mask, pattern = recovered.found.parts
@@ -77,4 +83,6 @@ class NeuralCleanse(FormSearch):
         run.artifact(f"{ARTIFACT}-sample", recovered.sample)
         found = evidence(recovered, "patch", ARTIFACT, size="mask_l1", score="anomaly_index")
         # A patch that is large enough leads anywhere: where none was found, the search was too short.
-        return found.model_copy(update={"examined": tuple(sorted(one.subject for one in found.candidates))})
+        dropped = (f"class:{label}" for label in recovered.found.dropped.nonzero().flatten().tolist())
+        every = {*dropped, *(one.subject for one in found.candidates)}
+        return found.model_copy(update={"examined": tuple(sorted(every))})

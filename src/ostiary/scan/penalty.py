@@ -8,7 +8,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Schedule:
-    """The penalty schedule: see `NeuralCleanse` for what the numbers mean."""
+    """The penalty schedule: see `NeuralCleanse` for what the numbers mean.
+
+    `drops` are pairs of a round and a number of classes: after that round the search goes on for as many of the
+    smallest triggers, and for those of typical size that the others are judged by.
+    """
 
     rounds: int
     batches_per_round: int
@@ -18,6 +22,7 @@ class Schedule:
     cost_factor: float
     patience: int
     success: float
+    drops: tuple[tuple[int, int], ...] = ()
 
 
 class PenaltyControl:

@@ -10,7 +10,7 @@ from ostiary.core.protocols import LabelledSet
 from ostiary.core.records import Candidate, ClassScore, FormName, ModelEvidence, Rate
 from ostiary.core.run import Run
 from ostiary.core.types import Images, Labels
-from ostiary.data import batch_size, split
+from ostiary.data import batch_size, split, to_uint8, to_unit
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.fuse import fused_inference
 from ostiary.scan.forms import Form
@@ -87,15 +87,18 @@ def frozen(model: TorchClassifier, *, bf16: bool) -> tuple[TorchClassifier, torc
 
 
 def flip_rates(model: TorchClassifier, form: Form, found: Inverted, x: Images, y: Labels) -> list[Rate]:
-    """How many images of the other classes each recovered trigger sends to its class, by the model as it is."""
+    """How many images of the other classes each recovered trigger sends to its class, by the model as it is.
+
+    Images have 8 bits, as all that come in files: what rests on finer steps is no trigger that anybody could use.
+    """
     rates = []
     for target in range(len(found.size)):
         others = x[y != target]
-        if bool(torch.isnan(found.size[target])) or not len(others):
+        if bool(torch.isnan(found.size[target]) | found.dropped[target]) or not len(others):
             rates.append(Rate(k=0, n=0))
             continue
         own = tuple(part[target : target + 1] for part in found.parts)
-        rates.append(rate(predicted(model, form.apply(others, own)[0]) == target))
+        rates.append(rate(predicted(model, to_unit(to_uint8(form.apply(others, own)[0]))) == target))
     return rates
 
 
@@ -105,13 +108,14 @@ def evidence(
     """Each class's size under the name `size`, its index and ratio against the other classes, and its flips.
 
     The score of a class is its measure `score`. Classes whose search found nothing that works are
-    unscored, but examined: no trigger of this form leads there. Patches come with their mask and
-    pattern.
+    unscored, but examined: no trigger of this form leads there. Classes that were dropped have the size
+    that triggers as large as theirs came to, and no flips. Patches come with their mask and pattern.
     """
     found, search, held_out = recovered.found, recovered.search, recovered.held_out
-    sizes = torch.where(found.finished, found.size, float("nan")).double().numpy()
+    reached = torch.where(found.dropped, found.tried, found.size) * found.shrink
+    sizes = torch.where(found.finished, reached, float("nan")).double().numpy()
     index = np.clip(anomaly_index(sizes), -MAX_INDEX, MAX_INDEX)
-    ratio = size_ratio(sizes, torch.where(found.finished, found.tried, float("nan")).double().numpy())
+    ratio = size_ratio(sizes, torch.where(found.finished, found.tried * found.shrink, float("nan")).double().numpy())
     rows, candidates = [], []
     for label in range(len(sizes)):
         rates = {"flip_search": search[label], "flip_held_out": held_out[label]}
@@ -120,7 +124,7 @@ def evidence(
         measures = {name: float(value) for name, value in values.items() if not np.isnan(value)}
         own = measures.get(score)
         rows.append(ClassScore(label=label, score=own, measures=measures, rates=rates))
-        if size in measures:
+        if size in measures and not bool(found.dropped[label]):
             candidates.append(
                 Candidate(
                     subject=f"class:{label}",
