@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from ostiary.core.run import Run
 from ostiary.core.types import Images, Labels
@@ -13,6 +12,8 @@ from ostiary.models.classifier import TorchClassifier
 from ostiary.scan.forms import Form, Parts
 from ostiary.scan.penalty import PenaltyControl, Schedule
 
+ANY = -1
+"""As a target: every class but the image's own."""
 TYPICAL = 3
 """Classes of typical size that are searched to the end when others are dropped."""
 
@@ -41,6 +42,13 @@ def _endless(x: Images, y: Labels, batch: int, rng: torch.Generator) -> Iterator
             yield x[rows], y[rows]
 
 
+def _wanted(targets: Tensor, y: Labels, classes: int) -> Tensor:
+    """The classes that would do [targets, images, classes]: the target, or with ANY all but the image's own."""
+    every = torch.arange(classes)
+    own, to = every == y[:, None], every == targets[:, None]
+    return torch.where((targets == ANY)[:, None, None], ~own[None], to[:, None])
+
+
 def invert(
     model: TorchClassifier,
     x: Images,
@@ -54,7 +62,7 @@ def invert(
     run: Run,
     label: str,
 ) -> Inverted:
-    """Search the smallest trigger of a form towards each of `targets` on trusted images.
+    """Search the smallest trigger of a form towards each of `targets` (classes, or ANY) on trusted images.
 
     `model` should be frozen and fused; `together` targets share a pass through it. All share every batch and the
     start; their searches are independent. Images of the target class itself count neither in the loss nor in the
@@ -157,14 +165,14 @@ class Search:
         parts = self._parts(rows)
         stamped = self.form.apply(x.to(device), parts).flatten(0, 1)
         stamped = stamped.to(self.dtype).contiguous(memory_format=torch.channels_last)
-        logits = self.model.logits(stamped).float()
-        want = targets.to(device).repeat_interleave(n)
+        logits = self.model.logits(stamped).float().view(len(rows), n, -1)
         others = (y[None] != targets[:, None]).to(device)
         weight = others.float() / others.sum(1, keepdim=True).clamp(min=1)
-        fit = cross_entropy(logits, want, reduction="none").view(len(rows), n)
+        wanted = _wanted(targets, y, logits.shape[-1]).to(device)
+        fit = logits.logsumexp(2) - logits.masked_fill(~wanted, -torch.inf).logsumexp(2)
         loss = (fit * weight).sum() + (self.control.cost[rows].to(device) * self.form.size(parts)).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        hit = (logits.detach().argmax(1) == want).view(len(rows), n)
+        hit = wanted.gather(2, logits.detach().argmax(2, keepdim=True)).squeeze(2)
         return ((hit & others).float() * weight).sum(1).cpu()
