@@ -76,7 +76,8 @@ def have_of(model: Predictor[Any], trusted: ImageSet | None, *, trigger: bool = 
     if trusted is not None:
         check_fit(model, trusted)
     rarest = min(per_class_counts(trusted)) if trusted is not None else 0
-    access: Access = "gradients" if isinstance(model, TorchClassifier) else "probabilities"
+    # What gives labels alone says so.
+    access: Access = "gradients" if isinstance(model, TorchClassifier) else getattr(model, "access", "probabilities")
     return Have(access=access, modality="images", trusted_per_class=rarest, trigger=trigger)
 
 

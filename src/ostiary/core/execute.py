@@ -91,9 +91,10 @@ def execute(
         reason = f"{type(error).__name__}: {error}"
         return Outcome(_result(method, run, "failed", time.perf_counter() - begun, reason=reason))
     seconds = time.perf_counter() - begun
-    judged = isinstance(evidence, ModelEvidence | SampleEvidence)
     # A method that measures the model as a whole is done when it returns.
-    by_class = judged and bool(evidence.per_class or not evidence.examined)
+    by_class = isinstance(evidence, ModelEvidence | SampleEvidence) and bool(
+        evidence.per_class or not evidence.examined
+    )
     cut = by_class and run.out_of_time and len(evidence.examined) < len(classes)
     result = _result(
         method,

@@ -68,7 +68,11 @@ class BlackBox:
             found = given.detach().cpu() if isinstance(given, Tensor) else torch.as_tensor(np.asarray(given))
         except (TypeError, ValueError) as error:
             raise self._bad(f"what is no array of numbers ({error})") from None
-        if found.dim() not in (1, 2) or len(found) != len(x) or (self.classes and found.dim() == 2 and found.shape[1] != len(self.classes)):
+        if (
+            found.dim() not in (1, 2)
+            or len(found) != len(x)
+            or (self.classes and found.dim() == 2 and found.shape[1] != len(self.classes))
+        ):
             wanted = f"[{len(x)}, {len(self.classes) or 'k'}] or [{len(x)}]"
             raise self._bad(f"the shape {list(found.shape)} for {len(x)} images, not {wanted}")
         if found.is_complex() or found.dtype == torch.bool or not bool(found.isfinite().all()):
@@ -99,8 +103,9 @@ class BlackBox:
         names = first.shape[1] if classes is None else classes
         names = tuple(map(str, range(names) if isinstance(names, int) else names))
         if len(names) < 2 or (first.dim() == 2 and first.shape[1] != len(names)):
+            given = f"{first.shape[1]} numbers" if first.dim() == 2 else "labels"
             raise EndpointError(
-                f"'{self.name}' answers with {first.shape[1] if first.dim() == 2 else 'labels'}, for {len(names)} classes",
+                f"'{self.name}' answers with {given}, for {len(names)} classes",
                 hint="check --classes; there are two at least",
             )
         return names

@@ -1,4 +1,4 @@
-"""One careful way to ask a server over HTTP: what it may cost, how long it may take and where it may lead is bounded."""
+"""Asking a server over HTTP: how much comes back, how long it takes and where it leads is bounded."""
 
 import http.client
 import json
@@ -71,7 +71,8 @@ class Client:
                 )
             if not self.authorization.isprintable() or not self.authorization.isascii():
                 raise ConfigError(
-                    "the authorization holds characters that no header may hold", hint="set it to one line, as it is sent"
+                    "the authorization holds characters that no header may hold",
+                    hint="set it to one line, as it is sent",
                 )
         self.where = shown_url(self.url)
         proxies = {} if self.proxy is None else {"http": self.proxy, "https": self.proxy}
