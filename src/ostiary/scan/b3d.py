@@ -69,7 +69,7 @@ class B3D:
     lr: Annotated[float, Field(gt=0)] = 0.1
     density: Annotated[float, Field(gt=0, lt=1)] = 0.27
     initial_cost: Annotated[float, Field(gt=0)] = 3e-3
-    cost_factor: Annotated[float, Field(gt=1)] = 2.0
+    cost_factor: Annotated[float, Field(gt=1)] = 1.5
     patience: Annotated[int, Field(gt=0)] = 2
     success: Annotated[float, Field(gt=0, le=1)] = 0.95
     measured: Annotated[int, Field(gt=0)] = 128
