@@ -36,16 +36,16 @@ def scan_model(
     """Examine a model for a backdoor with a few trusted samples.
 
     `model` is a classifier, a black box (a `BlackBox` around a function, an `Endpoint`, or anything with `classes`,
-    `digest` and `predict`) or a path that `load` takes; `trusted` a set or what `open_data` takes. `calibration` is a
-    reference or its file: models of the same kind that nobody is known to have attacked. Without it a shipped one
-    that fits is used, with "none" the classes of the model are only compared with one another. Without gradients, or
-    where they lead nowhere, the preset holds the methods that ask for answers alone.
+    `digest` and `predict`), a URL, or a path that `load` takes; `trusted` a set or what `open_data` takes.
+    `calibration` is a reference or its file: models of the same kind that nobody is known to have attacked. Without it
+    a shipped one that fits is used, with "none" the classes of the model are only compared with one another. Without
+    gradients, or where they lead nowhere, the preset holds the methods that ask for answers alone.
     Raises OstiaryError for what cannot be read or does not fit together; a method's own failure is
     in the record.
     """
     options = options or Options()
-    model = open_predictor(model, options)
     trusted = None if trusted is None else open_set(trusted)
+    model = open_predictor(model, options, trusted)
     have, health = known(model, trusted)
     planned = plan("scan", methods=methods, preset=preset, params=params, access=have.access)
     asked = [item.card.id for item in planned]

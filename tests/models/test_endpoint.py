@@ -15,6 +15,9 @@ import torch
 
 from ostiary.core.errors import ConfigError, EndpointError
 from ostiary.core.protocols import Predictor
+from ostiary.core.session import Options
+from ostiary.data import digits
+from ostiary.inputs import open_predictor
 from ostiary.models.endpoint import Endpoint, url_shape
 from ostiary.models.http import Client, is_url, shown_url
 
@@ -135,6 +138,12 @@ def test_the_open_inference_protocol_is_spoken(form: str) -> None:
         if form != "labels":
             torch.testing.assert_close(box.predict(images()), expected(images()))
     assert [seen[:2] for seen in server.seen[:2]] == [("GET", "/v2/models/m"), ("POST", "/v2/models/m/infer")]
+
+
+def test_a_url_is_opened_with_the_shape_of_the_trusted_images() -> None:
+    with serving(Server(good)) as url:
+        box = open_predictor(url, Options(), digits("test"))
+        assert isinstance(box, Endpoint) and box.input_shape == (3, 32, 32)
 
 
 def test_passing_troubles_are_waited_for() -> None:

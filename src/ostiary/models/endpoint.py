@@ -99,7 +99,7 @@ class Endpoint(BlackBox):
     def _tensor(self, values: Any) -> Tensor:
         try:
             return torch.tensor(values) if isinstance(values, list) else torch.tensor(())[:, None]
-        except (TypeError, ValueError, RuntimeError, IndexError):
+        except (TypeError, ValueError, RuntimeError, IndexError, OverflowError):
             raise self._bad("what is no list of numbers, or rows of unequal length") from None
 
 

@@ -45,7 +45,8 @@ class Client:
     """Sends JSON to one URL and reads JSON back.
 
     `authorization` is sent as the header of that name and never shown. No proxy is used, whatever the environment
-    says, but the one given. `timeout` in seconds holds for the whole of one answer, `largest` in bytes. A try that
+    says, but the one given. `timeout` in seconds holds for each wait and for the body of an
+    answer, `largest` is its size in bytes. A try that
     fails for a passing reason (no connection, a time-out, HTTP 408, 425, 429 or 5xx) is repeated up to `tries` times,
     after `wait` seconds, then twice as long each time, or as long as the server asks (30 s at most).
 

@@ -137,8 +137,9 @@ def search_by_queries(
         for kept, now in zip(best, shown, strict=True):
             kept[rows[better]] = now[better]
         run.progress(round_ + 1, schedule.rounds, label)
-    size = torch.where(torch.isfinite(control.best), control.best, float("nan"))
     finished = control.stopped.clone() if cut else torch.ones(classes, dtype=torch.bool)
+    # What was cut short is not measured either: that would cost queries after the deadline.
+    size = torch.where(torch.isfinite(control.best) & finished, control.best, float("nan"))
     tried = beliefs.likeliest(torch.arange(classes))[0].sum((1, 2, 3))
     return Inverted((best[0], best[1]), size, tried, finished)
 
