@@ -77,7 +77,7 @@ def found(pair: Pair) -> tuple[ModelEvidence, int]:
 
 def test_the_target_is_the_only_finding(found: tuple[ModelEvidence, int]) -> None:
     evidence, queries = found
-    assert [(one.subject, one.level) for one in findings(evidence)] == [("class:0", "backdoor")]
+    assert [(one.subject, one.level) for one in findings(evidence)] == [("class:0", "suspect")]
     ratios = {row.label: row.measures.get("size_ratio", 0.0) for row in evidence.per_class}
     assert ratios[TARGET] >= 1.5 * max(ratio for label, ratio in ratios.items() if label != TARGET)
     assert queries <= 75_000

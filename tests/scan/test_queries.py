@@ -58,7 +58,7 @@ def test_a_planted_backdoor_is_found_by_queries_alone(stripes: ImageSet) -> None
     model = box(True)
     run = Run(seed=1)
     evidence = B3D(cells=8).scan(model, stripes, run=run)
-    assert findings(evidence) == [(f"class:{TARGET}", "backdoor")]
+    assert findings(evidence) == [(f"class:{TARGET}", "suspect")]
     (found,) = [one for one in evidence.candidates if one.target == TARGET]
     assert found.mask is not None and found.mask[-4:, -4:].sum() >= 0.7 * found.size
     assert model.queries <= 300 * 32 * CLASSES + 30 * 32 * CLASSES + 96 * CLASSES + 4

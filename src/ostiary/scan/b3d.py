@@ -41,6 +41,7 @@ class B3D:
         cost="at most steps x (samples + check / steps per round) queries for each class, then 256 for each",
         code="OS205",
         limits=(Limit(measure="size_ratio", low=3.0), Limit(measure="flip_held_out", low=0.75)),
+        confirms=False,  # a search that queries cut short leaves masks large, and large ones flip anything
         deviations=(
             "mask and pattern are searched on a coarse grid of cells, 16 a side, and not pixel by pixel",
             "each draw is tried on one image, mask and pattern of a draw together, against a second draw on that image",
@@ -49,6 +50,7 @@ class B3D:
             "the mask that counts is where the chance is above one half; images of the target class are left out",
             "the verdict rests on a mask 3 times smaller than the median and on 75 % flips of held-out images",
             "real trusted images, no synthetic ones",
+            "findings are suspect, never confirmed: false alarms were seen, and their rate is not known",
         ),
         blind_spots=(
             "triggers over the whole image: blends, warps, sinusoids, quantisation",
