@@ -12,10 +12,11 @@ from ostiary.core.reference import Reference
 from ostiary.core.session import Options
 from ostiary.core.types import Images
 from ostiary.data import ImageSet, require_classes
-from ostiary.inputs import check_fit, class_names, have_of, open_model, open_predictor, open_set, start
+from ostiary.inputs import check_fit, class_names, open_model, open_predictor, open_set, start
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.load import load_model as load
 from ostiary.scan.calibration import null_for
+from ostiary.scan.health import known
 
 Params = Mapping[str, Mapping[str, Any]]
 
@@ -34,26 +35,31 @@ def scan_model(
 ) -> Record:
     """Examine a model for a backdoor with a few trusted samples.
 
-    `model` is a classifier, a black box (anything with `classes`, `digest` and `predict`) or a path
-    that `load` takes; `trusted` a set or what `open_data` takes. `calibration` is a reference or its file:
-    models of the same kind that nobody is known to have attacked. Without it a shipped one that fits is
-    used, with "none" the classes of the model are only compared with one another.
+    `model` is a classifier, a black box (a `BlackBox` around a function, an `Endpoint`, or anything with `classes`,
+    `digest` and `predict`), a URL, or a path that `load` takes; `trusted` a set or what `open_data` takes.
+    `calibration` is a reference or its file: models of the same kind that nobody is known to have attacked. Without it
+    a shipped one that fits is used, with "none" the classes of the model are only compared with one another. Without
+    gradients, or where they lead nowhere, the preset holds the methods that ask for answers alone.
     Raises OstiaryError for what cannot be read or does not fit together; a method's own failure is
     in the record.
     """
     options = options or Options()
-    model = open_predictor(model, options)
     trusted = None if trusted is None else open_set(trusted)
-    have = have_of(model, trusted)
-    planned = plan("scan", methods=methods, preset=preset, params=params)
+    model = open_predictor(model, options, trusted)
+    have, health = known(model, trusted)
+    planned = plan("scan", methods=methods, preset=preset, params=params, access=have.access)
     asked = [item.card.id for item in planned]
     null = null_for(model, planned, class_names(model, trusted), calibration)
     session = start("scan", model, options, {"preset": preset}, asked, trusted=trusted)
     session.null = null
+    for code, text in health.cautions:
+        session.caution(code, text)
     for method in planned:
         if session.interrupted:
             break
         session.execute(method, model, trusted, have=have)
+    if (queries := getattr(model, "queries", None)) is not None:
+        session.config["queries"] = queries
     return session.finish()
 
 

@@ -11,6 +11,8 @@ from ostiary.core.records import Kind
 from ostiary.core.session import Options, Session
 from ostiary.data import ImageSet, open_data, per_class_counts, require_classes
 from ostiary.models.classifier import TorchClassifier
+from ostiary.models.endpoint import Endpoint, url_shape
+from ostiary.models.http import is_url
 from ostiary.models.load import load_model, load_predictor
 from ostiary.models.user import is_user_arch
 from ostiary.training import accuracy
@@ -27,8 +29,13 @@ def open_model(model: M | str | Path, options: Options) -> M | TorchClassifier:
     return found.to(options.device) if isinstance(found, TorchClassifier) else found
 
 
-def open_predictor(model: M | str | Path, options: Options) -> M | Predictor[Any]:
-    """As `open_model`, for work that needs no gradients: a path may lead to a model without them."""
+def open_predictor(model: M | str | Path, options: Options, trusted: ImageSet | None = None) -> M | Predictor[Any]:
+    """As `open_model`, for work that needs no gradients: a path may lead to a model without them, or be a URL.
+
+    An endpoint is sent images of the shape of the trusted ones.
+    """
+    if isinstance(model, str) and is_url(model):
+        return Endpoint(model, input_shape=url_shape(None, trusted))
     return load_predictor(model, device=options.device) if isinstance(model, str | Path) else open_model(model, options)
 
 
@@ -76,7 +83,8 @@ def have_of(model: Predictor[Any], trusted: ImageSet | None, *, trigger: bool = 
     if trusted is not None:
         check_fit(model, trusted)
     rarest = min(per_class_counts(trusted)) if trusted is not None else 0
-    access: Access = "gradients" if isinstance(model, TorchClassifier) else "probabilities"
+    # What gives labels alone says so.
+    access: Access = "gradients" if isinstance(model, TorchClassifier) else getattr(model, "access", "probabilities")
     return Have(access=access, modality="images", trusted_per_class=rarest, trigger=trigger)
 
 

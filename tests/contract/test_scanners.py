@@ -19,6 +19,7 @@ CASES = (
     Case(id="scan.warp-trigger", tiny={"steps": 24, "patience": 1, "success": 0.05}),
     Case(id="scan.trojan-signature", instant=True),
     Case(id="scan.channel-lipschitz", instant=True, whole=True),
+    Case(id="scan.b3d", tiny={"steps": 40, "samples": 8, "lr": 0.3, "density": 0.6, "success": 0.02}),
     Case(id="scan.mm-bd", tiny={"starts": 3, "steps": 5}),
 )
 

@@ -14,7 +14,7 @@ from ostiary.core.card import Card, Needs
 from ostiary.core.catalog import PACKAGES, make, method_class, methods, resolve
 from ostiary.core.codes import CODES, explain
 from ostiary.core.errors import ConfigError, OstiaryError
-from ostiary.core.plan import PRESETS, parse_sets, plan
+from ostiary.core.plan import BLACK_BOX, PRESETS, is_black_box, parse_sets, plan
 
 
 @pytest.fixture
@@ -110,6 +110,19 @@ def test_presets_can_be_built() -> None:
     assert plan("scan", preset="quick")[0].steps == 240
     assert plan("scan", preset="quick", params={"neural-cleanse": {"steps": 5}})[0].steps == 5
     assert plan("scan", methods=["neural-cleanse"], preset="quick")[0].steps == 500
+
+
+def test_a_model_without_gradients_has_presets_of_its_own() -> None:
+    assert set(BLACK_BOX) == set(PRESETS["scan"])
+    for preset, wanted in BLACK_BOX.items():
+        planned = plan("scan", preset=preset, access="probabilities")
+        assert [item.card.id for item in planned] == list(wanted)
+        assert not any(item.card.needs.access == "gradients" for item in planned)
+    assert [item.card.id for item in plan("scan", methods=["neural-cleanse"], access="labels")] == [
+        "scan.neural-cleanse"
+    ]
+    assert is_black_box("scan", "labels") and not is_black_box("screen", "labels")
+    assert "is not in the plan" in refused(plan, "scan", params={"neural-cleanse": {"steps": 5}}, access="labels")
 
 
 def test_plan_refuses_what_it_cannot_build() -> None:

@@ -17,9 +17,11 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from ostiary.api import scan_model  # noqa: E402
 from ostiary.core.errors import ConfigError, DataError, MissingExtra, ModelError  # noqa: E402
+from ostiary.core.plan import plan  # noqa: E402
 from ostiary.core.protocols import Predictor  # noqa: E402
 from ostiary.core.session import Options  # noqa: E402
 from ostiary.data import ArraySet  # noqa: E402
+from ostiary.inputs import have_of  # noqa: E402
 from ostiary.models.classifier import FROM_PROBABILITIES, TorchClassifier  # noqa: E402
 from ostiary.models.fuse import fused_inference  # noqa: E402
 from ostiary.models.load import load_model, load_predictor  # noqa: E402
@@ -203,6 +205,8 @@ def test_quantised_graphs_are_run_from_outside(batch: int | None, tmp_path: Path
     predictor = load_predictor(path, normalize="0,0.5")
     assert isinstance(predictor, OnnxPredictor) and isinstance(predictor, Predictor)
     assert "DequantizeLinear, QuantizeLinear" in predictor.caution
+    access = have_of(predictor, None).access
+    assert [method.card.id for method in plan("scan", access=access)] == ["scan.b3d"]
     assert predictor.input_shape == SHAPE and predictor.classes == tuple("01234") and len(predictor.digest) == 64
     with torch.no_grad():
         expected = module((images() * 128).round() / 64).softmax(1)

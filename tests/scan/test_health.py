@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from ostiary.api import scan_model
 from ostiary.data import ImageSet, digits, trusted_subset
+from ostiary.models.black_box import BlackBox
 from ostiary.models.classifier import TorchClassifier
-from ostiary.scan.health import examine
+from ostiary.scan.health import examine, known
 from ostiary.training.flow import new_model
 
 
@@ -63,8 +64,9 @@ def trusted() -> ImageSet:
 @pytest.mark.parametrize("data", [True, False])
 def test_each_twist_is_told(name: str, data: bool, trusted: ImageSet) -> None:
     net, codes, gradients = TWISTS[name]
+    model = model_of(net)  # which runs it once
     state = torch.get_rng_state()
-    found = examine(model_of(net), trusted if data else None)
+    found = examine(model, trusted if data else None)
     assert [code for code, _ in found.cautions] == codes
     assert found.gradients == gradients
     assert torch.equal(torch.get_rng_state(), state), "the global generator was used"
@@ -89,3 +91,39 @@ def test_a_model_with_bad_gradients_is_asked_like_a_black_box(trusted: ImageSet)
     params = {"b3d": {"steps": 2}}
     record = scan_model(model_of(TWISTS["NaN"][0]), trusted, methods=["b3d"], params=params)
     assert record.results[0].status == "ok", record.results[0].reason
+
+
+def test_a_preset_of_a_model_with_bad_gradients_is_that_of_a_black_box(trusted: ImageSet) -> None:
+    model = model_of(TWISTS["rounded input"][0])
+    have, health = known(model, trusted)
+    assert have.access == "probabilities" and not health.gradients
+    record = scan_model(model, trusted, preset="quick", params={"b3d": {"steps": 2}})
+    assert record.coverage.asked == ("scan.b3d",)
+    assert known(model_of(TWISTS["plain"][0]), trusted)[0].access == "gradients"
+
+
+@pytest.mark.parametrize(("name", "codes"), [("plain", []), ("constant", ["OS913"]), ("randomised", ["OS911"])])
+@pytest.mark.parametrize("data", [True, False])
+def test_black_boxes_are_asked_too(name: str, codes: list[str], data: bool, trusted: ImageSet) -> None:
+    box = BlackBox(model_of(TWISTS[name][0]).predict, 10)
+    found = examine(box, trusted if data else None)
+    assert [code for code, _ in found.cautions] == codes and not found.gradients
+
+
+def test_one_label_for_noise_is_no_fault_and_a_box_without_a_shape_is_not_asked_without_images() -> None:
+    labels = BlackBox(lambda x: torch.zeros(len(x), dtype=torch.long), 10)
+    assert examine(labels, None).cautions == ()
+
+    class Plain:
+        classes, digest = ("a", "b"), "d"
+
+        def predict(self, x: Tensor, /) -> Tensor:
+            raise AssertionError
+
+    assert examine(Plain(), None).cautions == ()
+
+
+def test_the_scan_of_a_black_box_counts_its_queries(trusted: ImageSet) -> None:
+    box = BlackBox(model_of(TWISTS["plain"][0]).predict, 10)
+    record = scan_model(box, trusted, params={"b3d": {"steps": 2}})
+    assert record.coverage.asked == ("scan.b3d",) and record.config["queries"] == box.queries > 2 * 320

@@ -186,9 +186,22 @@ def check_device(device: str) -> None:
 
 def open_model(path: str, device: str, *, gradients: bool = True, **how: Any) -> Any:
     """Load the model that a command names, with the options of `model_options`; without gradients if these may lack."""
+    from ostiary.models.http import is_url
     from ostiary.models.load import load_model, load_predictor
 
+    if is_url(path):
+        raise ConfigError(f"'{path}' is an endpoint, which can be scanned and no more", hint="give the model's file")
     return (load_model if gradients else load_predictor)(path, device=device, **load_options(**how))
+
+
+def open_endpoint(url: str, trusted: Any, **how: Any) -> Any:
+    """The model behind a URL, with what of `model_options` can be said of one; sent images are as `trusted` ones."""
+    from ostiary.models.endpoint import Endpoint, url_shape
+
+    own = [f"--{key}" for key in ("arch", "width", "normalize") if how.get(key) is not None]
+    if own:
+        raise ConfigError(f"an endpoint takes no {' or '.join(own)}", hint="its server decides that")
+    return Endpoint(url, how["classes"], url_shape(load_options(**how).get("input_shape"), trusted))
 
 
 def load_options(**how: Any) -> dict[str, Any]:
@@ -311,9 +324,9 @@ def open_trusted(spec: str | None, limit: int | None, seed: int) -> Any:
 
 def show_plan(verb: str, have: Any, **chosen: Any) -> None:
     """Print which methods would run and which would be skipped, with the preset's time estimate."""
-    from ostiary.core.plan import ESTIMATES, plan
+    from ostiary.core.plan import ESTIMATES, is_black_box, plan
 
-    for method in plan(verb, **chosen):
+    for method in plan(verb, access=have.access, **chosen):
         unmet = method.card.needs.unmet(have)
         click.echo(f"{method.card.id:<32} {'skipped: ' + unmet if unmet else 'runs: ' + method.card.cost}")
-    click.echo(f"time: {ESTIMATES[verb]}")
+    click.echo(f"time: {ESTIMATES['black box' if is_black_box(verb, have.access) else verb]}")

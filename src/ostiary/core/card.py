@@ -74,7 +74,8 @@ class Card:
 
     `id` is `verb.name` (`text.verb.name`), unique across packages. `code` is the stable code of its
     findings and `limits` the built-in conjunction of ranges that makes a class suspicious when no
-    calibration of the user's own is given. `marks` are the conformance marks it has earned.
+    calibration of the user's own is given. Where `confirms` is False, held-out flips confirm none of its
+    findings without reference models: they are `suspect`. `marks` are the conformance marks it has earned.
     """
 
     id: str
@@ -87,6 +88,7 @@ class Card:
     code: str = ""
     limits: tuple[Limit, ...] = ()
     sample_limit: float | None = None
+    confirms: bool = True
     deviations: tuple[str, ...] = ()
     blind_spots: tuple[str, ...] = ()
     marks: frozenset[Mark] = field(default_factory=frozenset)

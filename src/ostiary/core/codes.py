@@ -94,6 +94,17 @@ CODES: dict[str, Code] = {
             "look at the pictures in the report; scan a model that is known, of the same task, beside it",
         ),
         Code(
+            "OS205",
+            "small trigger recovered from outside",
+            "One small patch, found by queries alone, sends nearly all trusted images of the other classes to this "
+            "class, and the patch is far smaller than what the other classes need.",
+            "scan.b3d",
+            "as OS201: a class that has a small natural feature of its own; few or unrepresentative trusted images; "
+            "and a search that had too few queries for the other classes",
+            "look at the recovered trigger in the report; ask for the model itself, so that its gradients can be used; "
+            "raise the queries with --preset thorough",
+        ),
+        Code(
             "OS301",
             "class splits into two activation groups",
             "The features of the samples with this label fall into two compact groups, one of them much smaller: "
@@ -204,6 +215,32 @@ CODES: dict[str, Code] = {
             "ostiary repair",
             "none: this is a caution about our own measurement",
             "scan the model again with more time, steps or trusted samples, and repair with --scan",
+        ),
+        Code(
+            "OS911",
+            "answers are randomised",
+            "The model answered the same images differently a second time. A search that compares its answers follows "
+            "noise in part, and finds larger triggers than there are, or none.",
+            "every method that searches for a trigger",
+            "none: this is a caution about our own measurement",
+            "turn the randomness off (dropout, random resizing, a defence that adds noise), or raise the steps",
+        ),
+        Code(
+            "OS912",
+            "no usable gradients",
+            "The gradients of the model's outputs to its input are zero, cut off or not finite, so that methods which "
+            "follow them would find nothing; they are left out, and the model is examined as a black box.",
+            "every method that needs gradients",
+            "none: this is a caution about our own measurement",
+            "take out what rounds, thresholds or detaches the input, or give the model from before that was added",
+        ),
+        Code(
+            "OS913",
+            "model ignores its input",
+            "The model gives all images the same probabilities, so that no search can tell one input from another.",
+            "every method that uses a model",
+            "none: this is a caution about our own measurement",
+            "check the file, --arch, --normalize and --input; behind an endpoint, what it does with the images",
         ),
     )
 }

@@ -74,7 +74,7 @@ def _scan_finding(
     score, threshold = _first_limit(row, limits)
     # What is added or warped flips unseen images of models without a backdoor too, once it is large enough;
     # how small it may be there only reference models tell.
-    able = candidate is not None and (candidate.form == "patch" or null is not None)
+    able = candidate is not None and (null is not None or (candidate.form == "patch" and card.confirms))
     confirmed = able and candidate is not None and candidate.flip_held_out.low >= CONFIRM_FLIP
     name = _class_name(row.label, classes)
     message = f"class {row.label} ({name}): {limits[0].measure} of {score:.3g} is beyond its limit"

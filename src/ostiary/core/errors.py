@@ -32,6 +32,10 @@ class ModelError(OstiaryError):
     """A model was read but cannot be used: keys, shapes, NaN weights, classes."""
 
 
+class EndpointError(OstiaryError):
+    """A server did not answer, refused, or answered what cannot be used."""
+
+
 class ConfigError(OstiaryError):
     """An unknown method, key or option value."""
 

@@ -92,8 +92,10 @@ def execute(
         return Outcome(_result(method, run, "failed", time.perf_counter() - begun, reason=reason))
     seconds = time.perf_counter() - begun
     # A method that measures the model as a whole is done when it returns.
-    by_class = isinstance(evidence, ModelEvidence | SampleEvidence) and (evidence.per_class or not evidence.examined)
-    cut = bool(by_class) and run.out_of_time and len(evidence.examined) < len(classes)
+    by_class = isinstance(evidence, ModelEvidence | SampleEvidence) and bool(
+        evidence.per_class or not evidence.examined
+    )
+    cut = by_class and run.out_of_time and len(evidence.examined) < len(classes)
     result = _result(
         method,
         run,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ostiary.core.card import ACCESS_ORDER, Access
 from ostiary.core.catalog import make, resolve
 from ostiary.core.errors import ConfigError
 
@@ -21,11 +22,25 @@ PRESETS: dict[str, dict[str, Preset]] = {
     },
 }
 
+BLACK_BOX: dict[str, Preset] = {
+    "quick": {"scan.b3d": {"steps": 200}},
+    "standard": {"scan.b3d": {}},
+    "thorough": {"scan.b3d": {"steps": 800, "samples": 64}},
+}
+"""The presets of `scan` for a model that gives answers and no gradients."""
+
 ESTIMATES = {
     "scan": "10 classes of 32x32 on 2 cores: a small CNN takes about 20 s (quick), 30 s (standard), 2 min (thorough); "
     "a ResNet-18 of width 64 about 20 min, 40 min, 3 h",
+    "black box": "10 classes: about 70,000 (quick), 110,000 (standard) or 550,000 queries (thorough) at most; "
+    "a server that answers 2,000 a second takes 40 s, 1 min, 5 min",
     "screen": "one forward pass over the data, then seconds per class, with every preset",
 }
+
+
+def is_black_box(verb: str, access: Access) -> bool:
+    """True when the presets of `verb` are those for a model without gradients."""
+    return verb == "scan" and ACCESS_ORDER.index(access) < ACCESS_ORDER.index("gradients")
 
 
 def parse_sets(items: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -46,15 +61,19 @@ def plan(
     methods: Sequence[str] = (),
     preset: str = "standard",
     params: Mapping[str, Mapping[str, Any]] | None = None,
+    access: Access = "gradients",
 ) -> list[Any]:
     """The methods to run, built with their parameters; methods asked for by name replace the preset.
+
+    A preset of `scan` depends on `access`: without gradients it holds the methods that need none.
 
     Raises ConfigError for an unknown method, parameter or preset, and for parameters of a method
     that is not in the plan.
     """
     if preset not in PRESETS[verb]:
         raise ConfigError(f"no preset '{preset}'", hint=f"presets: {', '.join(PRESETS[verb])}")
-    wanted = {resolve(verb, name): {} for name in methods} if methods else PRESETS[verb][preset]
+    presets = BLACK_BOX if is_black_box(verb, access) else PRESETS[verb]
+    wanted = {resolve(verb, name): {} for name in methods} if methods else presets[preset]
     extra = {resolve(verb, name): dict(values) for name, values in (params or {}).items()}
     for name in extra:
         if name not in wanted:

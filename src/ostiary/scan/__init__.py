@@ -1,6 +1,7 @@
 """Model scanners: one file per method, one line here."""
 
 METHODS = {
+    "scan.b3d": "ostiary.scan.b3d:B3D",
     "scan.trojan-signature": "ostiary.scan.trojan_signature:TrojanSignature",
     "scan.channel-lipschitz": "ostiary.scan.channel_lipschitz:ChannelLipschitz",
     "scan.additive-trigger": "ostiary.scan.additive_trigger:AdditiveTrigger",

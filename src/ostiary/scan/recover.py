@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ostiary.core.protocols import LabelledSet
+from ostiary.core.protocols import LabelledSet, Predictor
 from ostiary.core.records import Candidate, ClassScore, FormName, ModelEvidence, Rate
 from ostiary.core.run import Run
 from ostiary.core.types import Images, Labels
@@ -86,7 +86,7 @@ def frozen(model: TorchClassifier, *, bf16: bool) -> tuple[TorchClassifier, torc
     return fused_inference(model, channels_last=True), torch.float32
 
 
-def flip_rates(model: TorchClassifier, form: Form, found: Inverted, x: Images, y: Labels) -> list[Rate]:
+def flip_rates(model: Predictor[Images], form: Form, found: Inverted, x: Images, y: Labels) -> list[Rate]:
     """How many images of the other classes each recovered trigger sends to its class, by the model as it is.
 
     Images have 8 bits, as all that come in files: what rests on finer steps is no trigger that anybody could use.
