@@ -13,7 +13,7 @@ from ostiary.core.run import Run
 from ostiary.data import ArraySet, ImageSet
 from ostiary.models.black_box import BlackBox
 from ostiary.scan.b3d import B3D
-from ostiary.scan.inversion import Schedule
+from ostiary.scan.penalty import Schedule
 from ostiary.scan.queries import Beliefs, Draws, Sampling
 
 SIDE, CLASSES, TARGET = 16, 6, 4
