@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # make bench-cifar ARGS="--rate 0.01" hands arguments on.
-BENCHMARKS := train scan memory demo cifar published
+BENCHMARKS := train scan classes memory demo cifar published
 
 .PHONY: demo test lint format check coverage conformance clean bench-grid $(BENCHMARKS:%=bench-%)
 
@@ -35,6 +35,7 @@ conformance: $(VENV)/.dev
 
 bench-train: script := train_speed
 bench-scan: script := scan_speed
+bench-classes: script := scan_classes
 bench-memory: script := memory
 bench-demo: script := demo_seeds
 bench-cifar: script := cifar_story

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
 
 from ostiary.core.decide import decide
 from ostiary.core.records import ModelEvidence
@@ -16,7 +15,7 @@ from ostiary.models.fuse import fused_inference
 from ostiary.perturb import stamp
 from ostiary.scan import inversion, recover
 from ostiary.scan.forms import Patch
-from ostiary.scan.inversion import Inverted, invert
+from ostiary.scan.inversion import Inverted, Search, invert, misfit
 from ostiary.scan.neural_cleanse import NeuralCleanse
 from ostiary.scan.outlier import anomaly_index, size_ratio
 from ostiary.scan.penalty import PenaltyControl, Schedule
@@ -36,6 +35,8 @@ SCHEDULE = Schedule(
 WORKS = 0.5
 """Least held-out flip rate in the short search on 60 images; the scan itself asks for 75 %."""
 SOME = torch.tensor([0, 2, 5, 8])
+DROPS = ((16, 4), (40, 1))
+"""As many steps of each class before a drop as the method takes, whose rounds are twice as long."""
 
 
 def stands_out(sizes: np.ndarray, target: int) -> bool:
@@ -129,7 +130,7 @@ def test_mutant_with_a_frozen_penalty_fails(lab: Any, monkeypatch: pytest.Monkey
 
 
 def test_mutant_with_a_detached_loss_fails(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inversion, "cross_entropy", lambda x, y, **kw: cross_entropy(x, y, **kw).detach())
+    monkeypatch.setattr(inversion, "misfit", lambda logits, wanted: misfit(logits, wanted).detach())
     sizes = search(lab, SOME).size.numpy()
     assert np.isnan(sizes).all() or not stands_out(sizes, 0)
 
@@ -157,6 +158,29 @@ def test_mutant_that_keeps_the_last_mask_fails(lab: Any, monkeypatch: pytest.Mon
     found = search(lab, SOME)
     kept = found.parts[0].sum((1, 2, 3))
     assert not torch.allclose(kept, found.size, rtol=0.01)
+
+
+def expected(found: Inverted) -> np.ndarray:
+    """Sizes as the scan counts them: of classes that were dropped what they would have come to."""
+    reached: np.ndarray = (torch.where(found.dropped, found.tried, found.size) * found.shrink).numpy()
+    return reached
+
+
+def test_a_search_that_drops_classes_early_finds_the_same(lab: Any) -> None:
+    found = search(lab, torch.arange(10), drops=DROPS)
+    assert int(found.dropped.sum()) >= 5
+    assert stands_out(expected(found), 0)
+
+
+def test_mutant_that_drops_the_smallest_fails(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def drop(self: Search, smallest: int) -> None:
+        rows, size = self.active(), self.sizes()
+        self.typical = rows[size[rows].argsort(descending=True)[: smallest + 3]]
+        self.dropped_at[rows[~torch.isin(rows, self.typical)]] = len(self.snapshots)
+        self.snapshots.append(size)
+
+    monkeypatch.setattr(Search, "drop", drop)
+    assert not stands_out(expected(search(lab, torch.arange(10), drops=DROPS)), 0)
 
 
 def test_mutant_with_shuffled_sizes_fails(scanned: ModelEvidence) -> None:

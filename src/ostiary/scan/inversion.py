@@ -24,6 +24,7 @@ class Inverted:
 
     `tried` [k] is the size of the last trigger, whether it worked or not. `shrink` [k] is the factor by which the
     triggers of typical size shrank after a class was `dropped`: 1 for classes that were searched to the end.
+    `passes` are the images that went through the network for it.
     """
 
     parts: Parts
@@ -32,6 +33,7 @@ class Inverted:
     finished: Tensor
     dropped: Tensor
     shrink: Tensor
+    passes: int
 
 
 def _endless(x: Images, y: Labels, batch: int, rng: torch.Generator) -> Iterator[tuple[Images, Labels]]:
@@ -40,6 +42,14 @@ def _endless(x: Images, y: Labels, batch: int, rng: torch.Generator) -> Iterator
         for begin in range(0, max(1, len(y) - batch + 1), batch):
             rows = order[begin : begin + batch]
             yield x[rows], y[rows]
+
+
+def misfit(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Cross-entropy of each answer: minus the logarithm of the chance that all wanted classes have together.
+
+    logits and wanted [..., classes]; gives [...].
+    """
+    return logits.logsumexp(-1) - logits.masked_fill(~wanted, -torch.inf).logsumexp(-1)
 
 
 def _wanted(targets: Tensor, y: Labels, classes: int) -> Tensor:
@@ -112,6 +122,7 @@ class Search:
         self.dropped_at = torch.full((k,), -1)
         self.typical = torch.empty(0, dtype=torch.long)
         self.snapshots: list[Tensor] = []
+        self.passes = 0
 
     def active(self) -> Tensor:
         """The classes whose search goes on."""
@@ -122,7 +133,7 @@ class Search:
 
         Which are typical is settled once, among all classes.
         """
-        size, rows = self._sizes(), self.active()
+        size, rows = self.sizes(), self.active()
         if not len(self.typical):
             self.typical = (size - size.median()).abs().argsort()[:TYPICAL]
         kept = torch.cat([rows[size[rows].argsort()[:smallest]], self.typical])
@@ -142,18 +153,20 @@ class Search:
     def found(self, cut: bool) -> Inverted:
         """The best triggers so far; `cut` says that the search ended before its time."""
         best, done = self.control.best, self.control.stopped | (self.dropped_at >= 0)
-        tried = self._sizes()
+        tried = self.sizes()
         size = torch.where(torch.isfinite(best), best, float("nan"))
         shrink = torch.ones(len(best))
         for number, then in enumerate(self.snapshots):
             now = torch.where(torch.isfinite(best), best, tried)[self.typical]
             shrink[self.dropped_at == number] = (now / then[self.typical]).median()
-        finished = done if cut else torch.ones_like(done)
-        return Inverted(self.best, size, tried, finished, dropped=self.dropped_at >= 0, shrink=shrink)
+        finished, dropped = done if cut else torch.ones_like(done), self.dropped_at >= 0
+        return Inverted(self.best, size, tried, finished, dropped, shrink, self.passes)
 
-    def _sizes(self) -> Tensor:
-        every = self._parts(torch.arange(len(self.raw)))
-        return self.form.size(tuple(t.detach() for t in every)).cpu()
+    def sizes(self) -> Tensor:
+        """The size of every class's trigger as it stands, [k]."""
+        groups = torch.arange(len(self.raw)).split(self.together)
+        with torch.no_grad():
+            return torch.cat([self.form.size(self._parts(group)).cpu() for group in groups])
 
     def _parts(self, rows: Tensor) -> Parts:
         own = [self.raw[row] for row in rows.tolist()]
@@ -165,12 +178,13 @@ class Search:
         parts = self._parts(rows)
         stamped = self.form.apply(x.to(device), parts).flatten(0, 1)
         stamped = stamped.to(self.dtype).contiguous(memory_format=torch.channels_last)
+        self.passes += len(stamped)
         logits = self.model.logits(stamped).float().view(len(rows), n, -1)
         others = (y[None] != targets[:, None]).to(device)
         weight = others.float() / others.sum(1, keepdim=True).clamp(min=1)
         wanted = _wanted(targets, y, logits.shape[-1]).to(device)
-        fit = logits.logsumexp(2) - logits.masked_fill(~wanted, -torch.inf).logsumexp(2)
-        loss = (fit * weight).sum() + (self.control.cost[rows].to(device) * self.form.size(parts)).sum()
+        penalty = self.control.cost[rows].to(device) * self.form.size(parts)
+        loss = (misfit(logits, wanted) * weight).sum() + penalty.sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

@@ -119,7 +119,7 @@ def search_by_queries(
     beliefs = Beliefs(classes, (x.shape[1], x.shape[2], x.shape[3]), schedule, sampling)
     control = PenaltyControl(classes, schedule)
     best = [torch.zeros(classes, channels, *x.shape[2:]) for channels in (1, x.shape[1])]
-    cut = False
+    cut, passes = False, 0
     for round_ in range(schedule.rounds):
         for _ in range(schedule.batches_per_round):
             rows = (~control.stopped).nonzero().squeeze(1)
@@ -128,12 +128,14 @@ def search_by_queries(
                 break
             seen = torch.randint(len(x), (schedule.batch // 2,), generator=rng)
             for some in rows.split(max(1, VALUES // (x[0].numel() * schedule.batch))):
+                passes += len(some) * schedule.batch
                 _step(model, x[seen], y[seen], some, beliefs, control.cost[some], schedule.batch, sampling, rng)
         if cut or not len(rows):
             break
         seen = torch.randperm(len(x), generator=rng)[: sampling.check]
         shown = beliefs.likeliest(rows)
         success = _success(model, x[seen], y[seen], rows, shown)
+        passes += len(rows) * len(seen)
         better = control.update(rows, success, shown[0].sum((1, 2, 3)))
         for kept, now in zip(best, shown, strict=True):
             kept[rows[better]] = now[better]
@@ -143,7 +145,8 @@ def search_by_queries(
     size = torch.where(torch.isfinite(control.best) & finished, control.best, float("nan"))
     tried = beliefs.likeliest(torch.arange(classes))[0].sum((1, 2, 3))
     none = torch.zeros(classes, dtype=torch.bool)
-    return Inverted((best[0], best[1]), size, tried, finished, dropped=none, shrink=torch.ones(classes))
+    shrink = torch.ones(classes)
+    return Inverted((best[0], best[1]), size, tried, finished, none, shrink, passes)
 
 
 def _step(
