@@ -12,6 +12,7 @@ from ostiary.core.errors import ConfigError, FormatError
 from ostiary.core.records import Candidate, ClassScore, FormName, ModelEvidence, Rate
 from ostiary.core.reference import (
     ALPHA,
+    DISTANCE,
     LEAST_MODELS,
     MEASURE,
     ClassValues,
@@ -221,3 +222,11 @@ def test_a_reference_judges_its_own_kind_alone(
     arch: str | None, classes: int, shape: tuple[int, ...], fits: bool
 ) -> None:
     assert (reference(drawn(20)).unfit(arch, classes, shape) is None) == fits
+
+
+def test_the_distance_behind_p_is_told_and_goes_on_where_p_ends() -> None:
+    one = null(drawn(39))
+    rows = [one.judge(evidence([1.0, 1.0, ratio]), CARD).per_class[2].measures for ratio in (4.0, 9.0)]
+    assert rows[0][MEASURE] == rows[1][MEASURE] == 1 / 40
+    gap = rows[1][DISTANCE] - rows[0][DISTANCE]
+    assert gap == pytest.approx(math.log(9 / 4) / 0.1, rel=0.4), "robust standard deviations of 0.1"

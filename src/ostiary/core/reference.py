@@ -23,6 +23,8 @@ from ostiary.core.records import Calibration, ClassScore, Frozen, ModelEvidence,
 
 MEASURE = "p_reference"
 """The name under which p stands among a class's measures."""
+DISTANCE = "z_reference"
+"""The name of the distance from the reference models that p comes from, in robust standard deviations."""
 ALPHA = 0.05
 """A class is a finding when at most this share of reference models has one as strange."""
 LEAST_MODELS = 19
@@ -208,7 +210,7 @@ class Null:
         return (Limit(measure=MEASURE, high=ALPHA), *card.limits[1:])
 
     def judge(self, evidence: ModelEvidence, card: Card) -> ModelEvidence:
-        """The evidence with p of each class that meets all limits of `card` but the first."""
+        """The evidence with p, and the distance z behind it, of each class that meets all limits of `card` but one."""
         rows = subjects(evidence)
         values = np.full(len(rows), np.nan)
         for row in rows:
@@ -219,7 +221,9 @@ class Null:
         judged = tuple(
             row
             if np.isnan(values[row.label])
-            else row.model_copy(update={"measures": {**row.measures, MEASURE: float(p[row.label])}})
+            else row.model_copy(
+                update={"measures": {**row.measures, MEASURE: float(p[row.label]), DISTANCE: float(z[row.label])}}
+            )
             for row in rows
         )
         return evidence.model_copy(

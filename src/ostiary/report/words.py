@@ -18,6 +18,7 @@ NAMES = {
     "flip_held_out": "flip rate of the recovered trigger, held-out images",
     "attack success": "attack success rate",
     "p_reference": "p against reference models",
+    "z_reference": "distance from reference models",
     "weight_index": "weight index",
     "channel_outlier": "steepest channel, deviations above its layer",
 }
