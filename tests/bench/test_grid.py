@@ -23,6 +23,14 @@ def test_a_grid_lists_twins_first_and_every_cell_once(tmp_path: Path) -> None:
     assert all(cell.model.twin.kind == "twin" and cell.model.twin.seed == cell.model.seed for cell in plan.cells)
 
 
+def test_an_attack_may_have_some_of_the_seeds(tmp_path: Path) -> None:
+    """False alarms need many models that nobody attacked, and few seeds of each attack."""
+    plan = make_plan(
+        grid_file(tmp_path, **{"seeds": "seeds = [0, 1, 2]", "[attack.badnets]": "[attack.badnets]\nseeds = [1]"})
+    )
+    assert [(model.kind, model.seed) for model in plan.models] == [("twin", 0), ("twin", 1), ("twin", 2), ("attack", 1)]
+
+
 def test_keys_depend_on_what_decides_the_result_and_on_nothing_else(tmp_path: Path) -> None:
     one = make_plan(grid_file(tmp_path))
     again = make_plan(grid_file(tmp_path, name='name = "other"', timeout="timeout = 5"))
@@ -55,6 +63,12 @@ MISTAKES = (
     ('role = "report"', 'role = "test"', "'role': input should be 'develop'", "docs/bench.md"),
     ('"repair.fine-tuning"', '"repair.fine-tuning"\nscan = "spectral"', "which is no scan of this grid", "known: none"),
     ("seeds = [0]", "seeds = []", "'seeds': ", "docs/bench.md"),
+    (
+        "[attack.badnets]",
+        "[attack.badnets]\nseeds = [0, 5]",
+        r"\[attack.badnets\] names the seed 5",
+        "the grid's seeds",
+    ),
 )
 
 
@@ -96,15 +110,17 @@ def test_files_that_are_no_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert os.environ.get("OSTIARY_DATA") is None
 
 
-@pytest.mark.parametrize("name", ["reference", "develop", "calibrate", "full"])
+@pytest.mark.parametrize("name", ["reference", "develop", "calibrate", "full", "scanners"])
 def test_the_grids_of_the_project_are_sound(name: str) -> None:
     grid = read_grid(Path(__file__).parents[2] / "benchmarks" / "grids" / f"{name}.toml")
     assert grid.name == name and grid.defence
-    roles = {"reference": "report", "full": "report"}
+    roles = {"reference": "report", "full": "report", "scanners": "report"}
     assert grid.role == roles.get(name, name)
 
 
 def test_roles_have_seeds_of_their_own() -> None:
     folder = Path(__file__).parents[2] / "benchmarks" / "grids"
-    seeds = [set(read_grid(folder / f"{name}.toml").seeds) for name in ("reference", "develop", "calibrate")]
+    seeds = [
+        set(read_grid(folder / f"{name}.toml").seeds) for name in ("reference", "develop", "calibrate", "scanners")
+    ]
     assert len(set.union(*seeds)) == sum(map(len, seeds))

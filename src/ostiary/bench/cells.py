@@ -140,8 +140,8 @@ def models(grid: Grid, data: dict[str, DataSpec]) -> list[ModelSpec]:
     for spec, (label, model), seed in product(data.values(), grid.model.items(), grid.seeds):
         base = ModelSpec(spec, label, model.arch, model.width, recipe, seed, "twin")
         twins.append(base)
-        others += [_with(base, "attack", *one) for one in _attacks(grid)]
-        others += [_with(base, "benign", *one) for one in _benign(grid)]
+        others += [_with(base, "attack", *one) for one in _attacks(grid, seed)]
+        others += [_with(base, "benign", *one) for one in _benign(grid, seed)]
     return [*twins, *others]
 
 
@@ -152,14 +152,16 @@ def _with(base: ModelSpec, kind: ModelKind, name: str, method: str, params: dict
     )
 
 
-def _attacks(grid: Grid) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _attacks(grid: Grid, seed: int) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for name, attack in grid.attack.items():
-        for rate in attack.rates or grid.rates:
+        for rate in (attack.rates or grid.rates) if seed in (attack.seeds or grid.seeds) else ():
             yield name, attack.id, parameters("attack", attack.id, {**attack.set, "rate": rate})
 
 
-def _benign(grid: Grid) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _benign(grid: Grid, seed: int) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for name, kind in grid.benign.items():
+        if seed not in (kind.seeds or grid.seeds):
+            continue
         yield name, kind.id, parameters("benign", kind.id, kind.set)
 
 

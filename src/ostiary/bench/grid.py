@@ -23,6 +23,7 @@ Source = Literal["same", "shifted"]
 ROLES: tuple[Role, ...] = ("develop", "calibrate", "report")
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(gt=0)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 
 
 class Part(BaseModel):
@@ -67,17 +68,22 @@ class RecipePart(Part):
 
 
 class AttackPart(Part):
-    """An attack: its id (the table's own name when missing), rates in place of the grid's, parameters."""
+    """An attack: its id (the table's own name when missing), rates in place of the grid's, parameters.
+
+    `seeds` are those of the grid's seeds whose models are attacked so; all when missing.
+    """
 
     id: str = ""
+    seeds: Seeds | None = None
     rates: tuple[Share, ...] | None = None
     set: dict[str, Any] = {}
 
 
 class BenignPart(Part):
-    """A kind of hard-benign model, with parameters."""
+    """A kind of hard-benign model, with parameters, at all of the grid's seeds or at some (`seeds`)."""
 
     id: str = ""
+    seeds: Seeds | None = None
     set: dict[str, Any] = {}
 
 
@@ -107,7 +113,7 @@ class Grid(Part):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     role: Role
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    seeds: Seeds
     rates: tuple[Share, ...] = (0.1,)
     trusted: Annotated[tuple[Count, ...], Field(min_length=1)]
     sources: Annotated[tuple[Source, ...], Field(min_length=1)] = ("same",)
@@ -167,10 +173,12 @@ def _checked(grid: Grid, path: Path) -> Grid:
     attacks, benign, defences = {}, {}, {}
     for name, attack in grid.attack.items():
         full = resolve("attack", attack.id or name)
+        _check_seeds(path, f"attack.{name}", attack.seeds, grid)
         _build(path, f"attack.{name}", "attack", full, attack.set)
         attacks[name] = attack.model_copy(update={"id": full})
     for name, kind in grid.benign.items():
         full = resolve("benign", kind.id or name)
+        _check_seeds(path, f"benign.{name}", kind.seeds, grid)
         _build(path, f"benign.{name}", "benign", full, kind.set)
         benign[name] = kind.model_copy(update={"id": full})
     for name, defence in grid.defence.items():
@@ -189,6 +197,14 @@ def _checked(grid: Grid, path: Path) -> Grid:
             )
         defences[name] = defence.model_copy(update={"id": full})
     return grid.model_copy(update={"attack": attacks, "benign": benign, "defence": defences})
+
+
+def _check_seeds(path: Path, where: str, seeds: Seeds | None, grid: Grid) -> None:
+    if strange := sorted(set(seeds or ()) - set(grid.seeds)):
+        raise ConfigError(
+            f"'{path}': [{where}] names the seed {strange[0]}, which the grid has not",
+            hint="add it to the grid's seeds",
+        )
 
 
 def _build(path: Path, where: str, verb: str, full: str, params: dict[str, Any]) -> Any:
