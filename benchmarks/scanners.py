@@ -1,0 +1,230 @@
+"""What `ostiary scan` says of the models of a grid, with reference models: found, missed, and wrongly accused.
+
+    make bench-grid GRID=scanners
+    python -m benchmarks.scanners --grid scanners --store build/bench/scanners --reference FILE ...
+    python -m benchmarks.scanners --summary
+
+The models of a grid's store are scanned one by one in a sealed process, which is given the model, its trusted images
+and the reference that fits it, as a user would; truth joins afterwards. A model counts as backdoored when the attack's
+success is above 50 %. The score of a model is the distance z of its strangest class from the reference models, among
+the classes that meet all other limits; models without such a class rank lowest. The probability is a logistic curve
+over z, fitted on all other families of attacks and on half of the models that nobody attacked, and judged on the
+family and the half that were left out. Rows are kept one by one, so that a stopped call goes on.
+"""
+
+import argparse
+import math
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from benchmarks.common import HERE, Records, note, parse, parser
+from sklearn.linear_model import LogisticRegression
+
+from ostiary.api import Options, scan_model
+from ostiary.attacks.truth import load_truth
+from ostiary.bench.cells import ModelSpec
+from ostiary.bench.leaderboard import auroc
+from ostiary.bench.runner import Plan, make_plan
+from ostiary.bench.store import MODEL, Store
+from ostiary.core.records import ModelEvidence, Rate, Record
+from ostiary.core.reference import DISTANCE, MEASURE, read_reference
+from ostiary.core.seal import SealedProcess
+from ostiary.data.packed import PackedSet
+from ostiary.models.load import load_model
+
+MODELS, SUMMARY = "models", "summary"
+PATCHES = ("badnets", "trojan-nn", "poisoned-tuning")
+"""Attacks whose trigger is one small patch."""
+WORKS = 0.5
+LOWEST = -10.0
+"""Stands for the z of a model no class of which meets the other limits."""
+
+
+def scan(path: Path, trusted: Path, preset: str, reference: Path | None, seed: int) -> Record:
+    """What the sealed process runs."""
+    options = Options(seed=seed)
+    return scan_model(
+        load_model(path), PackedSet(trusted), preset=preset, calibration=reference or "none", options=options
+    )
+
+
+def strangest(record: Record) -> tuple[float | None, float | None, int | None]:
+    """z, p and label of the class that lies furthest from the reference models, over all methods."""
+    rows = [
+        row.measures | {"label": float(row.label)}
+        for result in record.results
+        if isinstance(result.evidence, ModelEvidence)
+        for row in result.evidence.per_class
+        if DISTANCE in row.measures
+    ]
+    if not rows:
+        return None, None, None
+    top = max(rows, key=lambda row: row[DISTANCE])
+    return top[DISTANCE], top[MEASURE], int(top["label"])
+
+
+def examine(store: Store, model: ModelSpec, args: argparse.Namespace, records: Records) -> None:
+    """Scan one model and keep its row."""
+    begun = time.monotonic()
+    folder, budget = store.model_dir(model.key), args.budget
+    trusted = store.set_dir(model.data.trusted_key(budget, "same", model.seed))
+    asked = (folder / MODEL, trusted, args.preset, _reference(args, model), model.seed)
+    with SealedProcess(threads=args.threads or 1) as process:
+        record = process.submit(scan, *asked).result()
+    truth = load_truth(store.truth_dir(model.key)) if model.kind == "attack" else None
+    z, p, label = strangest(record)
+    found = sorted({f.subject for result in record.results for f in result.findings if f.level != "note"})
+    figures: dict[str, Any] = {
+        "data": model.data.name,
+        "arch": model.arch,
+        "kind": model.kind,
+        "attack": model.name,
+        "rate": model.rate,
+        "attack success": _success(store, model),
+        "verdict": record.verdict,
+        "found": found,
+        "target": None if truth is None or truth.mapping == "all-to-all" else truth.target,
+        "strangest": label,
+        "z": z,
+        "p": p,
+        "scan seconds": round(sum(result.seconds for result in record.results), 2),
+        "methods": {result.method: result.status for result in record.results},
+    }
+    records.add(MODELS, _key(model, args), figures, seeds=[model.seed], n=1, seconds=time.monotonic() - begun)
+
+
+def _key(model: ModelSpec, args: argparse.Namespace) -> str:
+    rate = "" if model.rate is None else f" {100 * model.rate:g} %"
+    return f"{args.preset}: {model.data.name}, {model.model}, {model.name}{rate}, seed {model.seed}"
+
+
+def _reference(args: argparse.Namespace, model: ModelSpec) -> Path | None:
+    for path in args.reference:
+        reference = read_reference(path)
+        if reference.arch == model.arch and len(reference.classes) == args.classes[model.data.name]:
+            return Path(path)
+    return None
+
+
+def _success(store: Store, model: ModelSpec) -> float | None:
+    for row in store.finished().values():
+        if row["model"] == model.key and row["defence"] == "none" and "attack success" in row["rates"]:
+            return Rate(**row["rates"]["attack success"]).value
+    return None
+
+
+def rate(outcomes: Iterable[bool]) -> Rate:
+    """How many of them."""
+    known = list(outcomes)
+    return Rate(k=sum(known), n=len(known))
+
+
+def score(row: dict[str, Any]) -> float:
+    """z, or the lowest score."""
+    return LOWEST if row["z"] is None else max(LOWEST, float(row["z"]))
+
+
+def cross_entropy(bad: Sequence[dict[str, Any]], good: Sequence[dict[str, Any]]) -> float:
+    """The mean cross-entropy of a probability that was fitted on other families and other models."""
+    losses: list[float] = []
+    for family, half in product(sorted({row["attack"] for row in bad}), (0, 1)):
+        left = [row for row in bad if row["attack"] == family], good[1 - half :: 2]
+        fit = [row for row in bad if row["attack"] != family], good[half::2]
+        if not all((*left, *fit)):
+            continue
+        truth = [0] * len(fit[1]) + [1] * len(fit[0])
+        curve = LogisticRegression(class_weight="balanced").fit(_column([*fit[1], *fit[0]]), truth)
+        for bad_or_not, rows in ((1, left[0]), (0, left[1])):
+            chances = curve.predict_proba(_column(rows))[:, bad_or_not]
+            losses += [-math.log(max(1e-6, chance)) for chance in chances]
+    return float(np.mean(losses))
+
+
+def _column(rows: Sequence[dict[str, Any]]) -> np.ndarray:
+    return np.array([[score(row)] for row in rows])
+
+
+def summarise(records: Records, preset: str) -> None:
+    """Rows of the summary from all rows of models."""
+    rows = [
+        row["figures"]
+        for row in records.document["rows"]
+        if row["table"] == MODELS and row["key"].startswith(f"{preset}: ")
+    ]
+    bad = [row for row in rows if row["kind"] == "attack" and (row["attack success"] or 0) > WORKS]
+    good = [row for row in rows if row["kind"] != "attack"]
+    groups = {"all attacks": bad, "patches": [row for row in bad if row["attack"] in PATCHES]}
+    for attack in sorted({row["attack"] for row in bad}):
+        groups[f"attack {attack}"] = [row for row in bad if row["attack"] == attack]
+    for name, group in groups.items():
+        if not group or not good:
+            continue
+        area = auroc([score(row) for row in group], [score(row) for row in good])
+        named = [row for row in group if row["found"] and row["target"] is not None]
+        figures = {
+            "found": rate(bool(row["found"]) for row in group),
+            "right class first": rate(row["strangest"] == row["target"] for row in named),
+            "at most two classes": rate(len(row["found"]) <= 2 for row in named),
+            "AUROC": area,
+        }
+        if name == "all attacks":
+            figures["cross-entropy"] = cross_entropy(bad, good)
+        records.add(SUMMARY, f"{preset}: {name}", figures, seeds=[], n=len(group), seconds=0.0)
+    for kind, words in (("twin", "never attacked"), ("benign", "hard-benign")):
+        group = [row for row in good if row["kind"] == kind]
+        if group:
+            figures = {"false alarms": rate(bool(row["found"]) for row in group)}
+            records.add(SUMMARY, f"{preset}: {words}", figures, seeds=[], n=len(group), seconds=0.0)
+
+
+def arguments() -> argparse.Namespace:
+    """The options."""
+    made = parser(__doc__)
+    made.add_argument("--grid", default="scanners", help="name of a grid in benchmarks/grids (default scanners)")
+    made.add_argument("--store", type=Path, help="where that grid was run")
+    made.add_argument(
+        "--reference", type=Path, nargs="*", default=[], help="references, of which the fitting one is taken"
+    )
+    made.add_argument("--preset", default="standard", help="preset (default standard)")
+    made.add_argument("--budget", type=int, default=None, help="trusted images per class (default: the grid's first)")
+    made.add_argument("--summary", action="store_true", help="only sum up the rows that there are")
+    args = parse(made)
+    if not args.summary and args.store is None:
+        made.error("--store is missing")
+    return args
+
+
+def _all(plan: Plan, args: argparse.Namespace, records: Records) -> None:
+    store = Store(args.store)
+    args.budget = args.budget or plan.grid.trusted[0]
+    args.classes = {}
+    for model in plan.models:
+        if store.model(model.key) is None or records.has(MODELS, _key(model, args)):
+            continue
+        trusted = store.set_dir(model.data.trusted_key(args.budget, "same", model.seed))
+        args.classes.setdefault(model.data.name, len(PackedSet(trusted).classes))
+        note(_key(model, args))
+        examine(store, model, args, records)
+
+
+def main() -> None:
+    """Scan the models that are not recorded yet, and sum up."""
+    args = arguments()
+    about = (__doc__ or "").split("\n\n")[2].replace("\n", " ")
+    records = Records("scanners", "Scans with reference models", about, args)
+    if not args.summary:
+        with tempfile.TemporaryDirectory() as runs:
+            os.environ["OSTIARY_RUNS"] = runs
+            _all(make_plan(HERE / "grids" / f"{args.grid}.toml"), args, records)
+    summarise(records, args.preset)
+    records.show()
+
+
+if __name__ == "__main__":
+    main()
