@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ostiary import repair_model
+from ostiary.core.errors import ConfigError
 from ostiary.core.run import Run
 from ostiary.data import ArraySet
 from ostiary.models.classifier import TorchClassifier
@@ -87,3 +88,13 @@ def test_a_gentle_repair_is_written_without_one(
     record = repair(model, trusted, tmp_path / "new.safetensors", monkeypatch, ruin=False)
     assert "OS909" not in [caution.code for caution in record.cautions]
     assert (tmp_path / "new.safetensors").is_file()
+
+
+@pytest.mark.parametrize("arch", ["onnx", "transformers/ViTForImageClassification"])
+def test_what_could_not_be_loaded_again_is_refused_before_any_work(
+    model: TorchClassifier, trusted: ArraySet, tmp_path: Path, arch: str
+) -> None:
+    foreign = TorchClassifier(model.module, 3, (3, 8, 8), arch=arch, name="foreign")
+    with pytest.raises(ConfigError, match=f"could not be loaded again: its architecture is '{arch}'"):
+        repair_model(foreign, trusted, tmp_path / "out.safetensors")
+    assert not list(tmp_path.iterdir())

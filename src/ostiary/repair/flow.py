@@ -11,7 +11,7 @@ from scipy.stats import binom
 
 from ostiary.core.catalog import make, resolve
 from ostiary.core.decide import patches_found, verdict
-from ostiary.core.errors import DataError, FormatError
+from ostiary.core.errors import ConfigError, DataError, FormatError
 from ostiary.core.files import refuse_existing
 from ostiary.core.plan import plan
 from ostiary.core.protocols import Repaired
@@ -24,6 +24,8 @@ from ostiary.data import ImageSet, split
 from ostiary.inputs import have_of, start
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.load import save_model
+from ostiary.models.user import is_user_arch
+from ostiary.models.zoo import ZOO
 from ostiary.perturb import stamp
 from ostiary.training import per_class, predicted, predictions, rate
 
@@ -54,9 +56,15 @@ def repair(
     on that many images; a fall that could be chance is a caution.
     The record's verdict is that of the scan of the repaired model, for which all trusted images serve,
     those that the repair learned from among them. Raises OstiaryError for unusable
-    inputs.
+    inputs, and for a model whose repaired copy could not be loaded again.
     """
     refuse_existing(out)
+    if model.arch is not None and model.arch not in ZOO and not is_user_arch(model.arch):
+        raise ConfigError(
+            f"a repaired copy of '{model.name}' could not be loaded again: its architecture is '{model.arch}', "
+            "and what is written are weights alone",
+            hint="load its weights into a module of your own, and give that with --arch file.py:factory",
+        )
     have_of(model, trusted)
     extra = {resolve("repair", name): dict(values) for name, values in (params or {}).items()}
     named = resolve("repair", method) if method else None
