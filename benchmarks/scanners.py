@@ -114,7 +114,7 @@ def _reference(args: argparse.Namespace, model: ModelSpec) -> Path | None:
 
 def _success(store: Store, model: ModelSpec) -> float | None:
     for row in store.finished().values():
-        if row["model"] == model.key and row["defence"] == "none" and "attack success" in row["rates"]:
+        if row["model_key"] == model.key and row["defence"] == "none" and "attack success" in row["rates"]:
             return Rate(**row["rates"]["attack success"]).value
     return None
 
