@@ -77,7 +77,9 @@ def test_evidence_is_consistent(case: Case, small_model: TorchClassifier, truste
         return
     assert [row.label for row in evidence.per_class] == list(range(10))
     scored = {f"class:{row.label}" for row in evidence.per_class if row.score is not None}
-    assert scored <= set(evidence.examined) and len(scored) >= 3
+    assert len(scored) >= 3
+    # What costs nothing accuses, but clears no class.
+    assert not scored & set(evidence.examined) if case.instant else scored <= set(evidence.examined)
     scores = [row.score for row in evidence.per_class if row.score is not None]
     assert evidence.score == max(scores), "the score of the whole is the most suspicious class's: higher is worse"
     ranks = [candidate.score for candidate in evidence.candidates]

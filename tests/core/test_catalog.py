@@ -107,8 +107,8 @@ def test_presets_can_be_built() -> None:
         assert set(presets) == {"quick", "standard", "thorough"}
         for preset, wanted in presets.items():
             assert [item.card.id for item in plan(verb, preset=preset)] == list(wanted)
-    assert plan("scan", preset="quick")[0].steps == 240
-    assert plan("scan", preset="quick", params={"neural-cleanse": {"steps": 5}})[0].steps == 5
+    assert plan("scan", preset="quick")[1].steps == 240
+    assert plan("scan", preset="quick", params={"neural-cleanse": {"steps": 5}})[1].steps == 5
     assert plan("scan", methods=["neural-cleanse"], preset="quick")[0].steps == 500
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ostiary.scan.outlier import anomaly_index, size_ratio
+from ostiary.scan.outlier import anomaly_index, grubbs, size_ratio
 
 # Median 60; deviations 52, 10, 2, 0, 4, 5, 20; their median 5; scaled 7.413.
 BY_HAND = np.array([8.0, 50.0, 58.0, 60.0, 64.0, 65.0, 80.0])
@@ -71,3 +71,31 @@ def test_smaller_is_never_less_suspicious(values: list[float]) -> None:
     order = np.argsort(array, kind="stable")
     index = anomaly_index(array)[order]
     assert (index[1:] <= index[:-1]).all()
+
+
+def test_grubbs_by_hand_and_against_its_tables() -> None:
+    """Against the others alone: 1, 2, 3 have mean 2 and deviation 1, so 6 lies at t = 4 / sqrt(1 + 1/3), 2 freedoms."""
+    t = 4 / np.sqrt(4 / 3)
+    tail = 0.5 - t / (2 * np.sqrt(2 + t * t))
+    assert grubbs(np.array([1.0, 2.0, 3.0, 6.0]))[3] == pytest.approx(4 * tail)
+    critical = 2.176  # one-sided at 5 % for ten values
+    values = np.array([-1.0, 1.0] * 4 + [0.0])
+    low, high = 1.0, 100.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        ten = np.append(values, middle)
+        far = (middle - ten.mean()) / ten.std(ddof=1)
+        low, high = (middle, high) if far < critical else (low, middle)
+    assert grubbs(np.append(values, low))[9] == pytest.approx(0.05, abs=0.001)
+
+
+def test_grubbs_accuses_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    hits = sum(grubbs(rng.normal(size=12)).min() <= 0.05 for _ in range(2000))
+    assert 70 <= hits <= 130  # 100 expected
+
+
+def test_grubbs_on_equal_values() -> None:
+    assert grubbs(np.ones(5)).tolist() == [1.0] * 5
+    assert grubbs(np.array([1.0, 2.0])).tolist() == [1.0, 1.0]
+    assert grubbs(np.array([1.0, 1.0, 1.0, 2.0])).tolist() == [1.0, 1.0, 1.0, 0.0]

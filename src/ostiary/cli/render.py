@@ -67,7 +67,8 @@ def _subject(record: Record) -> str:
 
 def _method(result: MethodResult, classes: int) -> str:
     by_class = sum(subject.startswith("class:") for subject in result.examined)
-    whole = f"{len(result.examined)} parts" if result.examined else "-"
+    parts = len(result.examined)
+    whole = f"{parts} part{'' if parts == 1 else 's'}" if parts else "-"
     examined = f"{by_class}/{classes} classes" if by_class else whole
     line = f"  {result.method:<30} {result.status:<8} {examined:<15} {result.seconds:7.1f} s"
     return f"{line}  {result.reason}" if result.reason else line

@@ -91,9 +91,9 @@ def execute(
         reason = f"{type(error).__name__}: {error}"
         return Outcome(_result(method, run, "failed", time.perf_counter() - begun, reason=reason))
     seconds = time.perf_counter() - begun
-    # A method that measures the model as a whole is done when it returns.
-    by_class = isinstance(evidence, ModelEvidence | SampleEvidence) and bool(
-        evidence.per_class or not evidence.examined
+    # What examines parts of the model, not its classes one by one, is done when it returns.
+    by_class = isinstance(evidence, ModelEvidence | SampleEvidence) and all(
+        subject.startswith("class:") for subject in evidence.examined
     )
     cut = by_class and run.out_of_time and len(evidence.examined) < len(classes)
     result = _result(

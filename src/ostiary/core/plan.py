@@ -11,9 +11,9 @@ Preset = dict[str, dict[str, Any]]
 
 PRESETS: dict[str, dict[str, Preset]] = {
     "scan": {
-        "quick": {"scan.neural-cleanse": {"steps": 240}},
-        "standard": {"scan.neural-cleanse": {}},
-        "thorough": {"scan.neural-cleanse": {"steps": 2000}},
+        "quick": {"scan.trojan-signature": {}, "scan.neural-cleanse": {"steps": 240}},
+        "standard": {"scan.trojan-signature": {}, "scan.neural-cleanse": {}},
+        "thorough": {"scan.trojan-signature": {}, "scan.neural-cleanse": {"steps": 2000}},
     },
     "screen": {
         "quick": {"screen.spectral-signatures": {}},

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from scipy import stats
 from torch import Tensor, nn
 
 from ostiary.core.card import Card, Limit, Needs
@@ -17,6 +16,7 @@ from ostiary.core.run import Run
 from ostiary.core.types import Images
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.fuse import norms_after
+from ostiary.scan.outlier import grubbs
 
 LEAST_CHANNELS = 8
 """A layer of n channels cannot have one further out than (n - 1) / sqrt(n) deviations."""
@@ -100,10 +100,8 @@ def outlier(bounds: Tensor) -> tuple[float, float] | None:
 
     None for too few or equal channels. p is the upper end that the test's critical values rest on.
     """
-    n, spread = len(bounds), float(bounds.std())
-    if n < LEAST_CHANNELS or not spread > 0:
+    spread = float(bounds.std())
+    if len(bounds) < LEAST_CHANNELS or not spread > 0:
         return None
     distance = float(bounds.max() - bounds.mean()) / spread
-    left = (n - 1) ** 2 - n * distance**2
-    t = math.sqrt(n * (n - 2) * distance**2 / left) if left > 0 else math.inf
-    return distance, min(1.0, n * float(stats.t.sf(t, n - 2)))
+    return distance, float(grubbs(bounds.double().numpy()).min())

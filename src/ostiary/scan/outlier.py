@@ -1,6 +1,7 @@
 """The outlier step of Neural Cleanse, apart from the search so that it can be held against published masks."""
 
 import numpy as np
+from scipy import stats
 
 CONSISTENCY = 1.4826
 """Makes the median absolute deviation of a normal sample estimate its standard deviation."""
@@ -36,3 +37,21 @@ def size_ratio(sizes: np.ndarray, tried: np.ndarray) -> np.ndarray:
     if np.isnan(known).all():
         return sizes
     return np.asarray(np.nanmedian(known) / np.maximum(sizes, 1e-3))
+
+
+def grubbs(values: np.ndarray) -> np.ndarray:
+    """P of the hypothesis that values [n] are drawn from one normal distribution, against each lying above the rest.
+
+    Source: Grubbs 1950: each value is held against mean and deviation of the others (a t distribution of n - 2
+    degrees of freedom), times n, since any of them could have been the one. All 1 for fewer than three values or equal
+    ones; 0 for the one value that differs from equal others.
+    """
+    n = len(values)
+    if n < 3 or np.ptp(values) == 0:
+        return np.ones(n)
+    centred = values - values.mean()
+    square = (centred**2).sum()
+    rest = np.maximum(square - centred**2 * n / (n - 1), 0.0)  # squares of the others about their own mean
+    with np.errstate(divide="ignore"):
+        t = np.where(centred == 0, 0.0, centred * np.sqrt(n * (n - 2) / (n - 1)) / np.sqrt(rest))
+    return np.asarray(np.minimum(1.0, n * stats.t.sf(t, n - 2)))

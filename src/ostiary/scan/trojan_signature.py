@@ -1,5 +1,6 @@
 """Trojan signature: the last layer's weights of a target class are larger on average than those of other classes."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,12 +14,14 @@ from ostiary.core.records import ClassScore, ModelEvidence
 from ostiary.core.run import Run
 from ostiary.core.types import Images
 from ostiary.models.classifier import TorchClassifier
-from ostiary.scan.outlier import CONSISTENCY
+from ostiary.scan.outlier import CONSISTENCY, grubbs
 
 LEAST_CLASSES = 5
 """Among fewer, one mean that lies apart from the others is no outlier."""
 MAX_INDEX = 1e3
 """Stands in for an infinite index (the other classes are equal)."""
+LEAST = 1e-300
+"""A p-value of 0 has no logarithm."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,8 +29,8 @@ class TrojanSignature:
     """Compare the mean weight of every class in the layer that yields the logits.
 
     Source: Fields, Samragh, Javaheripi, Koushanfar, Javidi 2021, Trojan Signatures in DNN Weights (ICCV
-    workshop; arXiv 2109.02836). The index of a class is the distance of its mean weight above the median of all
-    classes, in median absolute deviations times 1.4826. It uses no data and runs nothing.
+    workshop; arXiv 2109.02836). Grubbs' test tells how likely a mean so far above the others is by chance. It uses
+    no data and runs nothing.
     """
 
     card: ClassVar[Card] = Card(
@@ -37,10 +40,10 @@ class TrojanSignature:
         needs=Needs(access="gradients", modality="images"),
         cost="one mean over the weights of the last layer",
         code="OS206",
-        limits=(Limit(measure="weight_index", low=3.5, log=False),),
-        deviations=(
-            "the modified z-score with its usual limit of 3.5 (Iglewicz, Hoaglin 1993) instead of Dixon's Q test",
-        ),
+        version="2",
+        # One in a hundred models whose means are normally distributed: a fifth of what a preset may accuse wrongly.
+        limits=(Limit(measure="p_value", high=0.01),),
+        deviations=("Grubbs' test instead of Dixon's Q test, whose tables end at 30 values",),
         blind_spots=(
             "clean-label backdoors, whose target has its own features in every poisoned image",
             "an attacker who keeps the means alike; last layers after features that may be negative",
@@ -55,14 +58,20 @@ class TrojanSignature:
         Raises NotMet when no linear layer yields the logits, or for fewer than five classes.
         """
         means = class_means(model)
+        measured = zip(grubbs(means), weight_index(means), means, strict=True)
         rows = tuple(
-            ClassScore(label=label, score=index, measures={"weight_index": index, "mean_weight": float(means[label])})
-            for label, index in enumerate(weight_index(means).tolist())
+            ClassScore(
+                label=label,
+                score=-math.log10(max(p, LEAST)),
+                measures={"p_value": float(p), "weight_index": float(index), "mean_weight": float(mean)},
+            )
+            for label, (p, index, mean) in enumerate(measured)
         )
         return ModelEvidence(
             score=max(row.score or 0.0 for row in rows),
             per_class=rows,
-            examined=tuple(f"class:{row.label}" for row in rows),
+            # Weights can accuse a class, not clear it: a target whose mean is as the others' is common.
+            examined=(f"layer:{model.head_name}",),
         )
 
 
