@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ostiary.bench.entries import Board, Entry
-from ostiary.bench.leaderboard import effectiveness
+from ostiary.bench.leaderboard import effectiveness, works
 from ostiary.bench.page import leaderboard
 from ostiary.bench.render import render_markdown
 from ostiary.bench.store import Row, record_of
@@ -96,7 +96,9 @@ def grid_section(rows: list[Row], spent: dict[str, Any], whole: str) -> str:
     about = (*page.notes, f"The whole leaderboard, by attack and by defence, is in benchmarks/{whole}.")
     lines = render_markdown(replace(page, title=title, facts=_spent(spent), notes=about, sections=short), level=2)
     # Links lead to sections that are in the whole leaderboard alone.
-    return "\n".join([re.sub(r"\[([^]]+)\]\(#[^)]*\)", r"\1", lines).rstrip(), "", *_solved(Board.of(rows)), ""])
+    text = re.sub(r"\[([^]]+)\]\(#[^)]*\)", r"\1", lines).rstrip()
+    board = Board.of(rows)
+    return "\n".join([text, "", *_together(board), *_solved(board), ""])
 
 
 def _spent(spent: dict[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -131,6 +133,29 @@ def _solved(board: Board) -> list[str]:
         words = {key: ", ".join(_by_seed(some)) or "none" for key, some in told.items()}
         lines += [f"- **{defence.name}** solves {Rate(k=len(told[True]), n=n)}: {words[True]}. Not: {words[False]}."]
     return lines
+
+
+def _together(board: Board) -> list[str]:
+    """What all scans of the grid find together, as in a run of them all, with what they accuse wrongly."""
+    by_model: dict[str, list[Entry]] = {}
+    for one in board.of_verb("scan"):
+        by_model.setdefault(one.model_key, []).append(one)
+    named = sorted({str(one.defence.name) for some in by_model.values() for one in some if one.defence})
+    bad, good = [], []
+    for some in by_model.values():
+        if some[0].treatment.kind != "attack":
+            good.append(any(one.measures.get("found", 0) > 0 for one in some))
+        elif works(board, some[0]):
+            bad.append((some[0], any(one.measures.get("target found", 0) > 0 for one in some)))
+    if len(named) < 2 or not bad:
+        return []
+    missed = ", ".join(_by_seed([one for one, found in bad if not found])) or "none"
+    found = Rate(k=sum(found for _, found in bad), n=len(bad))
+    text = (
+        f"{', '.join(named)}: one of them at least names the target in {found}; missed: {missed}. One of them at least "
+        f"has a finding on {Rate(k=sum(good), n=len(good))} of the models that nobody attacked."
+    )
+    return ["### What the scans find together", "", text, ""]
 
 
 def _by_seed(entries: list[Entry]) -> list[str]:
