@@ -130,7 +130,7 @@ def test_mutant_with_a_frozen_penalty_fails(lab: Any, monkeypatch: pytest.Monkey
 
 
 def test_mutant_with_a_detached_loss_fails(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inversion, "misfit", lambda logits, wanted: misfit(logits, wanted).detach())
+    monkeypatch.setattr(inversion, "misfit", lambda logits, targets: misfit(logits, targets).detach())
     sizes = search(lab, SOME).size.numpy()
     assert np.isnan(sizes).all() or not stands_out(sizes, 0)
 

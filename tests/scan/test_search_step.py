@@ -2,13 +2,14 @@
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from ostiary.core.run import Run
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.fuse import fused_inference
 from ostiary.models.zoo import build
 from ostiary.scan.forms import Patch
-from ostiary.scan.inversion import Inverted, invert
+from ostiary.scan.inversion import Inverted, invert, misfit
 from ostiary.scan.penalty import Schedule
 
 SCHEDULE = Schedule(
@@ -67,3 +68,11 @@ def test_nothing_that_works_has_no_size() -> None:
         label="",
     )
     assert torch.isnan(found.size).all()
+
+
+def test_the_misfit_is_the_cross_entropy_towards_each_row_s_target() -> None:
+    logits = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([2, 0])
+    for row, target in enumerate(targets.tolist()):
+        usual = cross_entropy(logits[row], torch.full((5,), target), reduction="none")
+        assert torch.allclose(misfit(logits, targets)[row], usual)

@@ -12,8 +12,6 @@ from ostiary.models.classifier import TorchClassifier
 from ostiary.scan.forms import Form, Parts
 from ostiary.scan.penalty import PenaltyControl, Schedule
 
-ANY = -1
-"""As a target: every class but the image's own."""
 TYPICAL = 3
 """Classes of typical size that are searched to the end when others are dropped."""
 
@@ -44,19 +42,9 @@ def _endless(x: Images, y: Labels, batch: int, rng: torch.Generator) -> Iterator
             yield x[rows], y[rows]
 
 
-def misfit(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Cross-entropy of each answer: minus the logarithm of the chance that all wanted classes have together.
-
-    logits and wanted [..., classes]; gives [...].
-    """
-    return logits.logsumexp(-1) - logits.masked_fill(~wanted, -torch.inf).logsumexp(-1)
-
-
-def _wanted(targets: Tensor, y: Labels, classes: int) -> Tensor:
-    """The classes that would do [targets, images, classes]: the target, or with ANY all but the image's own."""
-    every = torch.arange(classes)
-    own, to = every == y[:, None], every == targets[:, None]
-    return torch.where((targets == ANY)[:, None, None], ~own[None], to[:, None])
+def misfit(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of every answer towards the target of its row: logits [targets, images, k]; gives the first two."""
+    return logits.logsumexp(2) - logits.gather(2, targets[:, None, None].expand(-1, logits.shape[1], 1)).squeeze(2)
 
 
 def invert(
@@ -72,7 +60,7 @@ def invert(
     run: Run,
     label: str,
 ) -> Inverted:
-    """Search the smallest trigger of a form towards each of `targets` (classes, or ANY) on trusted images.
+    """Search the smallest trigger of a form towards each of `targets` on trusted images.
 
     `model` should be frozen and fused; `together` targets share a pass through it. All share every batch and the
     start; their searches are independent. Images of the target class itself count neither in the loss nor in the
@@ -182,11 +170,10 @@ class Search:
         logits = self.model.logits(stamped).float().view(len(rows), n, -1)
         others = (y[None] != targets[:, None]).to(device)
         weight = others.float() / others.sum(1, keepdim=True).clamp(min=1)
-        wanted = _wanted(targets, y, logits.shape[-1]).to(device)
         penalty = self.control.cost[rows].to(device) * self.form.size(parts)
-        loss = (misfit(logits, wanted) * weight).sum() + penalty.sum()
+        loss = (misfit(logits, targets.to(device)) * weight).sum() + penalty.sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        hit = wanted.gather(2, logits.detach().argmax(2, keepdim=True)).squeeze(2)
+        hit = logits.detach().argmax(2) == targets.to(device)[:, None]
         return ((hit & others).float() * weight).sum(1).cpu()
