@@ -199,7 +199,8 @@ def test_half_of_the_trusted_images_are_held_out(lab: Any, monkeypatch: pytest.M
         seen.append(x)
         k, (c, h, w) = len(targets), x.shape[1:]
         parts = torch.ones(k, 1, h, w), torch.zeros(k, c, h, w)
-        return Inverted(parts, torch.ones(k), torch.ones(k), torch.ones(k, dtype=torch.bool))
+        every = torch.ones(k, dtype=torch.bool)
+        return Inverted(parts, torch.ones(k), torch.ones(k), every, dropped=~every, shrink=torch.ones(k), passes=0)
 
     monkeypatch.setattr(recover, "invert", spy)
     evidence = NeuralCleanse().scan(lab.model, lab.trusted, run=Run())

@@ -86,7 +86,7 @@ class B3D:
         run.artifact(f"{ARTIFACT}-mask", mask.squeeze(1))
         run.artifact(f"{ARTIFACT}-pattern", pattern)
         run.artifact(f"{ARTIFACT}-sample", recovered.sample)
-        found = evidence(recovered, "patch", ARTIFACT, size="mask_l1", score="size_ratio")
+        found = evidence(recovered, "patch", ARTIFACT, size="mask_l1")
         # A patch that is large enough leads anywhere: where none was found, the search was too short.
         return found.model_copy(update={"examined": tuple(sorted(one.subject for one in found.candidates))})
 

@@ -43,7 +43,7 @@ class NeuralCleanse(FormSearch):
             "images of the target class count neither in the loss nor in the success",
             "all classes start from the same mask and pattern and see the same batches",
             "the verdict rests on a mask 3 times smaller than the median and on 75 % flips of held-out images",
-            "the anomaly index is measured and shown, but is no limit (docs/decisions/0005)",
+            "the anomaly index is shown where no search ended early, but is no limit (docs/decisions/0005)",
             "a class that no mask sends images to counts in the median with the last mask tried",
             "after 8 and 20 rounds the search ends for all but the 8 and 3 smallest masks and 3 of typical size",
             "classes whose search ended early count with the size they would have if they shrank as the typical ones",
@@ -81,7 +81,7 @@ class NeuralCleanse(FormSearch):
         run.artifact(f"{ARTIFACT}-mask", mask.squeeze(1))
         run.artifact(f"{ARTIFACT}-pattern", pattern)
         run.artifact(f"{ARTIFACT}-sample", recovered.sample)
-        found = evidence(recovered, "patch", ARTIFACT, size="mask_l1", score="anomaly_index")
+        found = evidence(recovered, "patch", ARTIFACT, size="mask_l1")
         # A patch that is large enough leads anywhere: where none was found, the search was too short.
         dropped = (f"class:{label}" for label in recovered.found.dropped.nonzero().flatten().tolist())
         every = {*dropped, *(one.subject for one in found.candidates)}

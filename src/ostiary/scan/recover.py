@@ -102,19 +102,20 @@ def flip_rates(model: Predictor[Images], form: Form, found: Inverted, x: Images,
     return rates
 
 
-def evidence(
-    recovered: Recovered, form: FormName, artifact: str, *, size: str = "size", score: str = "size_ratio"
-) -> ModelEvidence:
-    """Each class's size under the name `size`, its index and ratio against the other classes, and its flips.
+def evidence(recovered: Recovered, form: FormName, artifact: str, *, size: str = "size") -> ModelEvidence:
+    """Each class's size under the name `size`, its ratio against the other classes, and its flips.
 
-    The score of a class is its measure `score`. Classes whose search found nothing that works are
+    The score of a class is its ratio. Classes whose search found nothing that works are
     unscored, but examined: no trigger of this form leads there. Classes that were dropped have the size
-    that triggers as large as theirs came to, and no flips. Patches come with their mask and pattern.
+    that triggers as large as theirs came to, and no flips; without such classes there is the anomaly index.
+    Patches come with their mask and pattern.
     """
     found, search, held_out = recovered.found, recovered.search, recovered.held_out
     reached = torch.where(found.dropped, found.tried, found.size) * found.shrink
     sizes = torch.where(found.finished, reached, float("nan")).double().numpy()
     index = np.clip(anomaly_index(sizes), -MAX_INDEX, MAX_INDEX)
+    if bool(found.dropped.any()):  # their expected sizes lie close together, so that any other size is far out
+        index = np.full(len(sizes), np.nan)
     ratio = size_ratio(sizes, torch.where(found.finished, found.tried * found.shrink, float("nan")).double().numpy())
     rows, candidates = [], []
     for label in range(len(sizes)):
@@ -122,7 +123,7 @@ def evidence(
         values = {size: sizes[label], "anomaly_index": index[label], "size_ratio": ratio[label]}
         values["flip_held_out"] = held_out[label].value if held_out[label].n else float("nan")
         measures = {name: float(value) for name, value in values.items() if not np.isnan(value)}
-        own = measures.get(score)
+        own = measures.get("size_ratio")
         rows.append(ClassScore(label=label, score=own, measures=measures, rates=rates))
         if size in measures and not bool(found.dropped[label]):
             candidates.append(
