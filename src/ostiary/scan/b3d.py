@@ -45,7 +45,7 @@ class B3D:
         deviations=(
             "mask and pattern are searched on a coarse grid of cells, 16 a side, and not pixel by pixel",
             "each draw is tried on one image, mask and pattern of a draw together, against a second draw on that image",
-            "sigma, learning rate and number of draws are our own, set for few queries: the paper was not at hand in full",
+            "sigma, learning rate and number of draws are our own, for few queries: the paper was not at hand in full",
             "the penalty on the mask follows the schedule of Neural Cleanse and its gradient is exact",
             "the mask that counts is where the chance is above one half; images of the target class are left out",
             "the verdict rests on a mask 3 times smaller than the median and on 75 % flips of held-out images",
