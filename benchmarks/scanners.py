@@ -12,6 +12,8 @@ over z, fitted on all other families of attacks and on half of the models that n
 family and the half that were left out. Rows are kept one by one, so that a stopped call goes on.
 """
 
+# What knows the truth is imported where it is used: the sealed process imports this file too.
+
 import argparse
 import math
 import os
@@ -20,23 +22,23 @@ import time
 from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from benchmarks.common import HERE, Records, note, parse, parser
 from sklearn.linear_model import LogisticRegression
 
 from ostiary.api import Options, scan_model
-from ostiary.attacks.truth import load_truth
-from ostiary.bench.cells import ModelSpec
-from ostiary.bench.leaderboard import auroc
-from ostiary.bench.runner import Plan, make_plan
-from ostiary.bench.store import MODEL, Store
 from ostiary.core.records import ModelEvidence, Rate, Record
 from ostiary.core.reference import DISTANCE, MEASURE, read_reference
 from ostiary.core.seal import SealedProcess
 from ostiary.data.packed import PackedSet
 from ostiary.models.load import load_model
+
+if TYPE_CHECKING:
+    from ostiary.bench.cells import ModelSpec
+    from ostiary.bench.runner import Plan
+    from ostiary.bench.store import Store
 
 MODELS, SUMMARY = "models", "summary"
 PATCHES = ("badnets", "trojan-nn", "poisoned-tuning")
@@ -69,8 +71,11 @@ def strangest(record: Record) -> tuple[float | None, float | None, int | None]:
     return top[DISTANCE], top[MEASURE], int(top["label"])
 
 
-def examine(store: Store, model: ModelSpec, args: argparse.Namespace, records: Records) -> None:
+def examine(store: "Store", model: "ModelSpec", args: argparse.Namespace, records: Records) -> None:
     """Scan one model and keep its row."""
+    from ostiary.attacks.truth import load_truth
+    from ostiary.bench.store import MODEL
+
     begun = time.monotonic()
     folder, budget = store.model_dir(model.key), args.budget
     trusted = store.set_dir(model.data.trusted_key(budget, "same", model.seed))
@@ -99,12 +104,12 @@ def examine(store: Store, model: ModelSpec, args: argparse.Namespace, records: R
     records.add(MODELS, _key(model, args), figures, seeds=[model.seed], n=1, seconds=time.monotonic() - begun)
 
 
-def _key(model: ModelSpec, args: argparse.Namespace) -> str:
+def _key(model: "ModelSpec", args: argparse.Namespace) -> str:
     rate = "" if model.rate is None else f" {100 * model.rate:g} %"
     return f"{args.preset}: {model.data.name}, {model.model}, {model.name}{rate}, seed {model.seed}"
 
 
-def _reference(args: argparse.Namespace, model: ModelSpec) -> Path | None:
+def _reference(args: argparse.Namespace, model: "ModelSpec") -> Path | None:
     for path in args.reference:
         reference = read_reference(path)
         if reference.arch == model.arch and len(reference.classes) == args.classes[model.data.name]:
@@ -112,7 +117,7 @@ def _reference(args: argparse.Namespace, model: ModelSpec) -> Path | None:
     return None
 
 
-def _success(store: Store, model: ModelSpec) -> float | None:
+def _success(store: "Store", model: "ModelSpec") -> float | None:
     for row in store.finished().values():
         if row["model_key"] == model.key and row["defence"] == "none" and "attack success" in row["rates"]:
             return Rate(**row["rates"]["attack success"]).value
@@ -152,6 +157,8 @@ def _column(rows: Sequence[dict[str, Any]]) -> np.ndarray:
 
 def summarise(records: Records, preset: str) -> None:
     """Rows of the summary from all rows of models."""
+    from ostiary.bench.leaderboard import auroc
+
     rows = [
         row["figures"]
         for row in records.document["rows"]
@@ -200,7 +207,9 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def _all(plan: Plan, args: argparse.Namespace, records: Records) -> None:
+def _all(plan: "Plan", args: argparse.Namespace, records: Records) -> None:
+    from ostiary.bench.store import Store
+
     store = Store(args.store)
     args.budget = args.budget or plan.grid.trusted[0]
     args.classes = {}
@@ -221,6 +230,8 @@ def main() -> None:
     if not args.summary:
         with tempfile.TemporaryDirectory() as runs:
             os.environ["OSTIARY_RUNS"] = runs
+            from ostiary.bench.runner import make_plan
+
             _all(make_plan(HERE / "grids" / f"{args.grid}.toml"), args, records)
     summarise(records, args.preset)
     records.show()

@@ -45,7 +45,7 @@ def test_the_index_by_hand() -> None:
 @pytest.mark.parametrize(
     ("head", "error"),
     [
-        (nn.Linear(8, 3), "needs at least 5 classes, the model has 3"),
+        (nn.Linear(8, 2), "needs at least 3 classes, the model has 2"),
         (nn.Bilinear(8, 8, 6), "is Bilinear"),
     ],
 )

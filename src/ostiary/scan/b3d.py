@@ -16,9 +16,7 @@ from ostiary.models.classifier import TorchClassifier
 from ostiary.scan.forms import Patch
 from ostiary.scan.penalty import Schedule
 from ostiary.scan.queries import Sampling, search_by_queries
-from ostiary.scan.recover import Recovered, evidence, flip_rates, frozen
-
-ARTIFACT = "b3d"
+from ostiary.scan.recover import Recovered, flip_rates, frozen, patch_evidence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,17 +76,7 @@ class B3D:
 
     def scan(self, model: Predictor[Images], trusted: LabelledSet[Images], /, *, run: Run) -> ModelEvidence:
         """Examine every class of `model`; raises what asking the model or reading `trusted` raises."""
-        recovered = self.recovered(model, trusted, run)
-        missed = int((torch.isnan(recovered.found.size) & recovered.found.finished).sum())
-        if missed:
-            run.caution("OS904", f"no patch reached {self.success:.0%} success for {missed} classes; left unscored")
-        mask, pattern = recovered.found.parts
-        run.artifact(f"{ARTIFACT}-mask", mask.squeeze(1))
-        run.artifact(f"{ARTIFACT}-pattern", pattern)
-        run.artifact(f"{ARTIFACT}-sample", recovered.sample)
-        found = evidence(recovered, "patch", ARTIFACT, size="mask_l1")
-        # A patch that is large enough leads anywhere: where none was found, the search was too short.
-        return found.model_copy(update={"examined": tuple(sorted(one.subject for one in found.candidates))})
+        return patch_evidence(self.recovered(model, trusted, run), self.card.name, self.success, run)
 
     def recovered(self, model: Predictor[Images], trusted: LabelledSet[Images], run: Run) -> Recovered:
         """The search itself, and the rates of what it found."""

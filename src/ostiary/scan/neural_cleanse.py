@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-import torch
 from pydantic import Field
 
 from ostiary.core.card import Card, Limit, Needs
@@ -14,9 +13,7 @@ from ostiary.core.types import Images
 from ostiary.models.classifier import TorchClassifier
 from ostiary.scan.form_search import FormSearch
 from ostiary.scan.forms import Form, Patch
-from ostiary.scan.recover import evidence
-
-ARTIFACT = "neural-cleanse"
+from ostiary.scan.recover import patch_evidence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,17 +69,4 @@ class NeuralCleanse(FormSearch):
 
     def scan(self, model: TorchClassifier, trusted: LabelledSet[Images], /, *, run: Run) -> ModelEvidence:
         """Examine every class of `model`; raises nothing of its own beyond what reading `trusted` raises."""
-        recovered = self.recovered(model, trusted, run)
-        searched = recovered.found.finished & ~recovered.found.dropped
-        missed = int((torch.isnan(recovered.found.size) & searched).sum())
-        if missed:
-            run.caution("OS904", f"no patch reached {self.success:.0%} success for {missed} classes; left unscored")
-        mask, pattern = recovered.found.parts
-        run.artifact(f"{ARTIFACT}-mask", mask.squeeze(1))
-        run.artifact(f"{ARTIFACT}-pattern", pattern)
-        run.artifact(f"{ARTIFACT}-sample", recovered.sample)
-        found = evidence(recovered, "patch", ARTIFACT, size="mask_l1")
-        # A patch that is large enough leads anywhere: where none was found, the search was too short.
-        dropped = (f"class:{label}" for label in recovered.found.dropped.nonzero().flatten().tolist())
-        every = {*dropped, *(one.subject for one in found.candidates)}
-        return found.model_copy(update={"examined": tuple(sorted(every))})
+        return patch_evidence(self.recovered(model, trusted, run), self.card.name, self.success, run)

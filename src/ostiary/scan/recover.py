@@ -148,6 +148,26 @@ def evidence(recovered: Recovered, form: FormName, artifact: str, *, size: str =
     )
 
 
+def patch_evidence(recovered: Recovered, artifact: str, success: float, run: Run) -> ModelEvidence:
+    """`evidence` of a search for patches, its arrays kept under `artifact`.
+
+    A patch that is large enough leads anywhere: a class that none reached, at the share `success` of the images, was
+    searched too briefly. It counts as not examined, and a caution says so.
+    """
+    found = recovered.found
+    missed = int((torch.isnan(found.size) & found.finished & ~found.dropped).sum())
+    if missed:
+        run.caution("OS904", f"no patch reached {success:.0%} success for {missed} classes; left unscored")
+    mask, pattern = found.parts
+    run.artifact(f"{artifact}-mask", mask.squeeze(1))
+    run.artifact(f"{artifact}-pattern", pattern)
+    run.artifact(f"{artifact}-sample", recovered.sample)
+    told = evidence(recovered, "patch", artifact, size="mask_l1")
+    dropped = (f"class:{label}" for label in found.dropped.nonzero().flatten().tolist())
+    every = {*dropped, *(one.subject for one in told.candidates)}
+    return told.model_copy(update={"examined": tuple(sorted(every))})
+
+
 def _arrays(found: Inverted, label: int, form: FormName) -> dict[str, np.ndarray]:
     if form != "patch":
         return {}

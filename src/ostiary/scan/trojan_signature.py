@@ -16,8 +16,8 @@ from ostiary.core.types import Images
 from ostiary.models.classifier import TorchClassifier
 from ostiary.scan.outlier import CONSISTENCY, grubbs
 
-LEAST_CLASSES = 5
-"""Among fewer, one mean that lies apart from the others is no outlier."""
+LEAST_CLASSES = 3
+"""Of two values neither lies apart from the others."""
 MAX_INDEX = 1e3
 """Stands in for an infinite index (the other classes are equal)."""
 LEAST = 1e-300
@@ -47,7 +47,7 @@ class TrojanSignature:
         blind_spots=(
             "clean-label backdoors, whose target has its own features in every poisoned image",
             "an attacker who keeps the means alike; last layers after features that may be negative",
-            "all-to-all backdoors; models with fewer than five classes",
+            "all-to-all backdoors; models with fewer than three classes",
         ),
         marks=frozenset({"mechanism"}),
     )
@@ -55,7 +55,7 @@ class TrojanSignature:
     def scan(self, model: TorchClassifier, trusted: LabelledSet[Images] | None, /, *, run: Run) -> ModelEvidence:
         """Examine every class of `model`; neither `trusted` nor `run` is used.
 
-        Raises NotMet when no linear layer yields the logits, or for fewer than five classes.
+        Raises NotMet when no linear layer yields the logits, or for fewer than three classes.
         """
         means = class_means(model)
         measured = zip(grubbs(means), weight_index(means), means, strict=True)
