@@ -3,11 +3,13 @@
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import ostiary
 
+ROOT = Path(__file__).parents[1]
 PUBLIC = {
     "Caution",
     "Finding",
@@ -67,3 +69,15 @@ def test_public_names_are_pinned() -> None:
         assert getattr(ostiary, name).__name__.endswith(("load_model", name))
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         ostiary.Nothing  # noqa: B018 - the access is the test
+
+
+SEALED_SCRIPTS = sorted(
+    path.stem for path in (ROOT / "benchmarks").glob("*.py") if "SealedProcess(" in path.read_text(encoding="utf-8")
+)
+
+
+@pytest.mark.parametrize("script", SEALED_SCRIPTS)
+def test_a_script_that_seals_processes_brings_no_truth_into_them(script: str) -> None:
+    """A spawned process imports the script anew before it closes its seal."""
+    code = f"import benchmarks.{script}; from ostiary.core.seal import close_seal; close_seal()"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
