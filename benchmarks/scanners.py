@@ -99,7 +99,7 @@ def examine(store: "Store", model: "ModelSpec", args: argparse.Namespace, record
         "z": z,
         "p": p,
         "scan seconds": round(sum(result.seconds for result in record.results), 2),
-        "methods": {result.method: result.status for result in record.results},
+        "methods": [f"{result.method}: {result.status}" for result in record.results],
     }
     records.add(MODELS, _key(model, args), figures, seeds=[model.seed], n=1, seconds=time.monotonic() - begun)
 
@@ -178,7 +178,7 @@ def summarise(records: Records, preset: str) -> None:
             "found": rate(bool(row["found"]) for row in group),
             "right class first": rate(row["strangest"] == row["target"] for row in named),
             "at most two classes": rate(len(row["found"]) <= 2 for row in named),
-            "AUROC": area,
+            "AUROC": f"{area.value:.3f} [{area.low:.3f}, {area.high:.3f}]",
         }
         if name == "all attacks":
             figures["cross-entropy"] = cross_entropy(bad, good)
