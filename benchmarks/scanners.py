@@ -118,9 +118,11 @@ def _reference(args: argparse.Namespace, model: "ModelSpec") -> Path | None:
 
 
 def _success(store: "Store", model: "ModelSpec") -> float | None:
+    from ostiary.bench.entries import SUCCESS
+
     for row in store.finished().values():
-        if row["model_key"] == model.key and row["defence"] == "none" and "attack success" in row["rates"]:
-            return Rate(**row["rates"]["attack success"]).value
+        if row["model_key"] == model.key and row["defence"] == "none" and SUCCESS in row["rates"]:
+            return Rate(**row["rates"][SUCCESS]).value
     return None
 
 

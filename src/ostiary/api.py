@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ostiary.core.card import Have
-from ostiary.core.plan import plan
+from ostiary.core.plan import EXHAUSTIVE, plan
 from ostiary.core.protocols import Predictor
 from ostiary.core.records import Record
 from ostiary.core.reference import Reference
@@ -39,7 +39,8 @@ def scan_model(
     `digest` and `predict`), a URL, or a path that `load` takes; `trusted` a set or what `open_data` takes.
     `calibration` is a reference or its file: models of the same kind that nobody is known to have attacked. Without it
     a shipped one that fits is used, with "none" the classes of the model are only compared with one another. Without
-    gradients, or where they lead nowhere, the preset holds the methods that ask for answers alone.
+    gradients, or where they lead nowhere, the preset holds the methods that ask for answers alone. Once a backdoor is
+    confirmed, the rest of a preset is skipped, but for that of "thorough".
     Raises OstiaryError for what cannot be read or does not fit together; a method's own failure is
     in the record.
     """
@@ -54,10 +55,7 @@ def scan_model(
     session.null = null
     for code, text in health.cautions:
         session.caution(code, text)
-    for method in planned:
-        if session.interrupted:
-            break
-        session.execute(method, model, trusted, have=have)
+    session.execute_all(planned, model, trusted, have=have, exhaustive=bool(methods) or preset == EXHAUSTIVE)
     if (queries := getattr(model, "queries", None)) is not None:
         session.config["queries"] = queries
     return session.finish()

@@ -179,7 +179,8 @@ def test_a_time_limit_gives_incomplete_and_code_3(defended: tuple[Path, dict[str
     done = defended[1]
     assert [done[f"cut {form}"].code for form in ("json", "text", "md")] == [3, 3, 3]
     assert done["cut json"].record["verdict"] == "incomplete"
-    assert [result["status"] for result in done["cut json"].record["results"]] == ["ok", "partial"]
+    statuses = [result["status"] for result in done["cut json"].record["results"]]
+    assert statuses == ["ok", "partial", "partial", "partial"]
     assert "verdict: incomplete" in done["cut text"].out and "**Incomplete: " in done["cut md"].out
     assert done["cut text"].err == done["cut md"].err == ""  # -q after the verb and before it
 
@@ -286,7 +287,7 @@ def test_ctrl_c_keeps_a_partial_record(made: tuple[Path, dict[str, Result]]) -> 
     record = json.loads(out)
     assert process.returncode == 130 and "Traceback" not in err
     assert record["interrupted"] and record["verdict"] == "incomplete"
-    assert [result["status"] for result in record["results"]] == ["ok", "partial"]
+    assert [result["status"] for result in record["results"]] == ["ok", "partial", "partial", "partial"]
     kept = next((folder / "runs").glob(f"*-scan-{record['id']}")) / "record.json"
     assert json.loads(kept.read_text()) == record
     assert files(folder) - before == {"never.html"}

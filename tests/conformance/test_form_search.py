@@ -10,13 +10,13 @@ from ostiary.attacks.wanet import WaNet
 from ostiary.core.decide import decide
 from ostiary.core.run import Run
 from ostiary.models.classifier import TorchClassifier
-from ostiary.scan.additive_trigger import AdditiveTrigger
-from ostiary.scan.forms import Addition
+from ostiary.scan.forms import Frequencies
+from ostiary.scan.frequency_trigger import FrequencyTrigger
 from ostiary.scan.warp_trigger import WarpTrigger
 
 DIGITS = tuple("0123456789")
 CASES = (
-    (AdditiveTrigger, Blended(target=0, rate=0.1)),
+    (FrequencyTrigger, Blended(target=0, rate=0.1)),
     (WarpTrigger, WaNet(target=0, rate=0.1, strength=4.0, cover=0.0)),
 )
 
@@ -37,6 +37,8 @@ def test_it_finds_the_target_alone_and_nothing_on_the_twin(lab: Any, train_on: A
 
 def test_mutant_that_measures_no_size_fails(lab: Any, train_on: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where all changes count as equally large, nothing stands out."""
-    monkeypatch.setattr(Addition, "size", lambda self, parts: torch.ones(len(parts[0])) + 0 * parts[0].sum((1, 2, 3)))
+    monkeypatch.setattr(
+        Frequencies, "size", lambda self, parts: torch.ones(len(parts[0])) + 0 * parts[0].sum((1, 2, 3))
+    )
     model = train_on(Blended(target=0, rate=0.1).poison(lab.part, run=Run(seed=0)).data)
-    assert found(AdditiveTrigger, model, lab.trusted) == []
+    assert found(FrequencyTrigger, model, lab.trusted) == []

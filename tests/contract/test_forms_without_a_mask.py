@@ -10,7 +10,7 @@ from ostiary.report.render import render_html
 
 
 @pytest.mark.parametrize(
-    ("method", "words"), [("additive-trigger", "length of the change"), ("warp-trigger", "mean shift")]
+    ("method", "words"), [("frequency-trigger", "size of the change"), ("warp-trigger", "mean shift")]
 )
 def test_a_sample_before_and_after(small_model: TorchClassifier, trusted: ImageSet, method: str, words: str) -> None:
     params = {method: {"steps": 8, "patience": 1, "success": 0.05}}

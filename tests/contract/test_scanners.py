@@ -15,7 +15,7 @@ from ostiary.models.classifier import TorchClassifier
 
 CASES = (
     Case(id="scan.neural-cleanse", tiny={"steps": 24, "batch": 16, "patience": 1, "success": 0.5}),
-    Case(id="scan.additive-trigger", tiny={"steps": 24, "patience": 1, "success": 0.5}),
+    Case(id="scan.frequency-trigger", tiny={"steps": 24, "patience": 1, "success": 0.5}),
     Case(id="scan.warp-trigger", tiny={"steps": 24, "patience": 1, "success": 0.05}),
     Case(id="scan.trojan-signature", instant=True),
     Case(id="scan.channel-lipschitz", instant=True, whole=True),

@@ -89,7 +89,7 @@ def test_a_trigger_is_confirmed_by_the_low_end_of_its_held_out_rate() -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "words"), [("addition", "an added change of length 9.00"), ("warp", "a warp by 9.00")]
+    ("form", "words"), [("frequencies", "an added change of 9.0 frequencies"), ("warp", "a warp by 9.00")]
 )
 def test_only_a_patch_is_confirmed_and_only_a_patch_is_handed_to_repairs(form: FormName, words: str) -> None:
     evidence = scanned(2, candidates=(candidate(2, 50, 50).model_copy(update={"form": form}),))

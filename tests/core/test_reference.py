@@ -152,7 +152,7 @@ def test_equal_references_leave_a_least_spread() -> None:
     assert p[0] == 1.0 and p[2] == pytest.approx(0.05)
 
 
-@pytest.mark.parametrize(("form", "level"), [("patch", "backdoor"), ("addition", "backdoor")])
+@pytest.mark.parametrize(("form", "level"), [("patch", "backdoor"), ("frequencies", "backdoor")])
 def test_findings_of_judged_evidence(form: FormName, level: str) -> None:
     one = null(drawn(39))
     judged = one.judge(evidence([1.0, 1.0, 9.0], form=form), CARD)

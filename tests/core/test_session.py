@@ -11,7 +11,7 @@ import torch
 
 from ostiary.core.card import Card, Have, Limit, Needs
 from ostiary.core.decide import WITHIN_MODEL
-from ostiary.core.records import ClassScore, Kind, ModelEvidence, RatesEvidence, Record
+from ostiary.core.records import Candidate, ClassScore, Kind, ModelEvidence, Rate, RatesEvidence, Record
 from ostiary.core.run import Run
 from ostiary.core.session import Options, Session
 from ostiary.core.store import load_artifact, read_record
@@ -117,6 +117,42 @@ def test_an_interrupted_run_is_never_a_pass(index: float, verdict: str) -> None:
     assert record.interrupted and record.verdict == verdict
     assert [result.status for result in record.results] == ["ok", "partial"]
     assert s.finish().verdict == verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sure(Stub):
+    """Recovers a trigger that flips all held-out samples."""
+
+    def scan(self, subject: Any, /, *, run: Run) -> ModelEvidence:
+        flips = Rate(k=100, n=100)
+        one = Candidate(
+            subject="class:1",
+            target=1,
+            score=3.0,
+            size=2.0,
+            form="patch",
+            flip_search=flips,
+            flip_held_out=flips,
+            artifact="stub",
+        )
+        return Stub(index=3.0).scan(subject, run=run).model_copy(update={"candidates": (one,)})
+
+
+@pytest.mark.parametrize("exhaustive", [True, False])
+def test_a_confirmed_backdoor_ends_a_cascade(exhaustive: bool) -> None:
+    s = session()
+    s.execute_all([Stub(index=3.0), Sure(), Stub()], "x", have=Have(access="labels"), exhaustive=exhaustive)
+    record = s.finish()
+    assert record.verdict == "backdoor" and read_record(s.folder.id)[0].verdict == "backdoor"
+    assert [result.status for result in record.results] == ["ok", "ok", "ok" if exhaustive else "skipped"]
+    if not exhaustive:
+        assert "confirmed already" in (record.results[-1].reason or "") and record.coverage.skipped == ("scan.stub",)
+
+
+def test_ctrl_c_ends_all() -> None:
+    s = session()
+    s.execute_all([Stub(end="interrupt"), Stub()], "x", have=Have(access="labels"))
+    assert s.interrupted and len(s.finish().results) == 1
 
 
 def test_only_some_verbs_are_judged() -> None:

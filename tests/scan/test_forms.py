@@ -1,12 +1,14 @@
 """Forms of triggers: what each does to images, and how it is measured."""
 
+import numpy as np
 import pytest
 import torch
+from scipy.fft import idctn
 
 from ostiary.perturb import stamp
-from ostiary.scan.forms import Addition, Form, Patch, Warp
+from ostiary.scan.forms import Form, Frequencies, Patch, Warp
 
-FORMS: tuple[Form, ...] = (Patch(), Addition(), Warp())
+FORMS: tuple[Form, ...] = (Patch(), Frequencies(), Warp())
 by_form = pytest.mark.parametrize("form", FORMS, ids=[type(form).__name__ for form in FORMS])
 SHAPE = (3, 10, 8)
 
@@ -45,11 +47,23 @@ def test_a_patch_is_a_stamp_and_its_size_is_its_mask() -> None:
     assert Patch().size((mask, pattern)).item() == pytest.approx(mask.sum().item(), rel=1e-5)
 
 
-def test_an_addition_has_its_euclidean_length() -> None:
-    change = torch.zeros(1, *SHAPE)
-    change[0, 0, 0, :2] = torch.tensor([0.3, 0.4])
-    assert Addition().size((change,)).item() == pytest.approx(0.5, abs=1e-5)
-    assert torch.allclose(Addition().apply(images() * 0.5, (change,))[0], images() * 0.5 + change)
+def test_frequencies_are_those_of_the_cosine_transform() -> None:
+    mask, amplitudes = torch.zeros(1, 1, 10, 8), torch.randn(1, *SHAPE)
+    mask[0, 0, 0, 3], mask[0, 0, 2, 1] = 1.0, 0.5
+    change = idctn((mask * amplitudes).numpy()[0], norm="ortho", axes=(1, 2))
+    faint = images() * 0.2 + 0.4
+    out = Frequencies().apply(faint, (mask, amplitudes * 0.1))[0]
+    assert np.allclose((out - faint).numpy(), 0.1 * change, atol=1e-6)
+    assert Frequencies().size((mask, amplitudes)).item() == pytest.approx(1.5)
+
+
+def test_one_frequency_moves_no_pixel_beyond_its_amplitude() -> None:
+    for at in ((0, 0), (0, 3), (2, 0), (2, 3)):
+        mask, full = torch.full((1, 1, 10, 8), -30.0), torch.full((1, *SHAPE), 30.0)
+        mask[0, 0, at[0], at[1]] = 30.0
+        grey = torch.full((1, *SHAPE), 0.5)
+        moved = (Frequencies().apply(grey, Frequencies().parts((mask, full)))[0] - grey).abs().max().item()
+        assert moved <= 32 / 255 + 1e-6
 
 
 def test_a_warp_by_one_pixel_moves_the_picture_by_one_pixel() -> None:

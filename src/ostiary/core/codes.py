@@ -77,10 +77,10 @@ CODES: dict[str, Code] = {
         ),
         Code(
             "OS203",
-            "small additive trigger recovered",
-            "One change, added to trusted images of the other classes, sends nearly all of them to this class, "
-            "and it is far smaller than what the other classes need.",
-            "scan.additive-trigger",
+            "few frequencies recovered",
+            "A few spatial frequencies, added to trusted images of the other classes, send nearly all of them to this "
+            "class, and they are far fewer than what the other classes need.",
+            "scan.frequency-trigger",
             "a class that is a little nearer to all others than the rest are",
             "look at the pictures in the report; scan a model that is known, of the same task, beside it",
         ),

@@ -38,7 +38,7 @@ CONFIRM_FLIP = 0.75
 
 FORMS: dict[FormName, str] = {
     "patch": "a trigger of {:.1f} px",
-    "addition": "an added change of length {:.2f}",
+    "frequencies": "an added change of {:.1f} frequencies",
     "warp": "a warp by {:.2f} px",
 }
 """A recovered trigger and its size in words."""

@@ -66,7 +66,7 @@ def execute(
     card: Card = method.card
     unmet = card.needs.unmet(have)
     if unmet is not None:
-        return Outcome(_result(method, run, "skipped", 0.0, reason=unmet))
+        return Outcome(skipped(method, run, unmet))
     begun = time.perf_counter()
     if run.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(run.device)
@@ -105,6 +105,11 @@ def execute(
         evidence=evidence,
     )
     return Outcome(result.model_copy(update={"findings": findings}), value)
+
+
+def skipped(method: Any, run: Run, reason: str) -> MethodResult:
+    """The result of a method that was left out."""
+    return _result(method, run, "skipped", 0.0, reason=reason)
 
 
 def params_of(method: Any) -> dict[str, Any]:

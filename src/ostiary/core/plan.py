@@ -11,9 +11,19 @@ Preset = dict[str, dict[str, Any]]
 
 PRESETS: dict[str, dict[str, Preset]] = {
     "scan": {
-        "quick": {"scan.trojan-signature": {}, "scan.neural-cleanse": {"steps": 240}},
-        "standard": {"scan.trojan-signature": {}, "scan.neural-cleanse": {}},
-        "thorough": {"scan.trojan-signature": {}, "scan.neural-cleanse": {"steps": 2000}},
+        "quick": {"scan.trojan-signature": {}, "scan.neural-cleanse": {"steps": 240}, "scan.frequency-trigger": {}},
+        "standard": {
+            "scan.trojan-signature": {},
+            "scan.neural-cleanse": {},
+            "scan.frequency-trigger": {},
+            "scan.warp-trigger": {},
+        },
+        "thorough": {
+            "scan.trojan-signature": {},
+            "scan.neural-cleanse": {"steps": 2000},
+            "scan.frequency-trigger": {"steps": 480},
+            "scan.warp-trigger": {"steps": 900},
+        },
     },
     "screen": {
         "quick": {"screen.spectral-signatures": {}},
@@ -21,6 +31,9 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "thorough": {"screen.activation-clustering": {"dimensions": 20}, "screen.spectral-signatures": {}},
     },
 }
+
+EXHAUSTIVE = "thorough"
+"""The preset that goes on after a backdoor was confirmed; the others spend no more on what is decided."""
 
 BLACK_BOX: dict[str, Preset] = {
     "quick": {"scan.b3d": {"steps": 200}},

@@ -15,7 +15,7 @@ SCHEMA_VERSION: Literal[1] = 1
 Verdict = Literal["backdoor", "suspect", "none-found", "incomplete"]
 Level = Literal["backdoor", "suspect", "note"]
 Status = Literal["ok", "partial", "skipped", "failed"]
-FormName = Literal["patch", "addition", "warp"]
+FormName = Literal["patch", "frequencies", "warp"]
 Kind = Literal["scan", "screen", "repair", "guard", "train", "evaluate"]
 
 Z95 = 1.959963984540054

@@ -15,7 +15,7 @@ import ostiary
 from ostiary.core.card import Card, Have
 from ostiary.core.decide import BUILT_IN, WITHIN_MODEL, verdict
 from ostiary.core.errors import OutputError
-from ostiary.core.execute import Outcome, Summarise, execute
+from ostiary.core.execute import Outcome, Summarise, execute, skipped
 from ostiary.core.records import (
     SCHEMA_VERSION,
     Calibration,
@@ -33,6 +33,7 @@ from ostiary.core.store import RunFolder
 
 JUDGED: tuple[Kind, ...] = ("scan", "screen", "repair")
 """Verbs whose record carries a verdict."""
+DECIDED = "a backdoor is confirmed already; ask for this method by name, or for the preset 'thorough', to go on"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,6 +133,20 @@ class Session:
             raise outcome.error
         return outcome
 
+    def execute_all(self, methods: Sequence[Any], *subjects: Any, have: Have, exhaustive: bool = True) -> None:
+        """Execute methods one after the other until Ctrl-C; else as `execute`.
+
+        Unless `exhaustive`, those that are left once a backdoor is confirmed are skipped.
+        """
+        for method in methods:
+            if self.interrupted:
+                return
+            if not exhaustive and self.verdict == "backdoor":
+                self.results.append(skipped(method, self.run, DECIDED))
+                self.write()
+            else:
+                self.execute(method, *subjects, have=have)
+
     def _note_limits(self, card: Card) -> None:
         """Keep the limits of a method that measured, and where they come from."""
         null = self.null if self.null is not None and card.id in self.null.methods else None
@@ -163,7 +178,9 @@ class Session:
         self.folder.keep(self.run.artifacts)
         return self.write()
 
-    def _verdict(self) -> Verdict | None:
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the results so far come to; None for verbs that judge nothing."""
         if self.kind not in JUDGED:
             return None
         # A method without limits measures but cannot say that nothing was found.
@@ -186,7 +203,7 @@ class Session:
             calibration=self.calibration,
             coverage=_coverage(self.classes, self.asked, self.results),
             results=tuple(self.results),
-            verdict=self._verdict(),
+            verdict=self.verdict,
             interrupted=self.interrupted,
             cautions=tuple(self.run.cautions) + _common_cautions(self.calibration),
             artifacts=dict(self.folder.artifacts),

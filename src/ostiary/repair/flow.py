@@ -108,8 +108,7 @@ def _conclude(
     if lost > max_loss / 100 * before.n:
         session.caution("OS909", f"{fell}, which so few cannot tell from the limit of {max_loss:g}")
     have = have_of(repaired, trusted)
-    for method in plan("scan"):
-        session.execute(method, repaired, trusted, have=have)
+    session.execute_all(plan("scan"), repaired, trusted, have=have, exhaustive=False)
     if session.interrupted:
         return
     save_model(
@@ -128,17 +127,13 @@ def too_many(lost: int, n: int, max_loss: float) -> bool:
 
 
 def _scan(model: TorchClassifier, trusted: ImageSet, options: Options) -> list[MethodResult]:
-    have = have_of(model, trusted)
-    session = start("scan", model, options, {"preset": "standard"}, [m.card.id for m in plan("scan")], trusted=trusted)
-    values = []
-    for method in plan("scan"):
-        outcome = session.execute(method, model, trusted, have=have)
-        values.append(outcome.result)
-        if session.interrupted:
-            session.finish()
-            raise KeyboardInterrupt
+    planned = plan("scan")
+    session = start("scan", model, options, {"preset": "standard"}, [m.card.id for m in planned], trusted=trusted)
+    session.execute_all(planned, model, trusted, have=have_of(model, trusted), exhaustive=False)
     session.finish()
-    return values
+    if session.interrupted:
+        raise KeyboardInterrupt
+    return session.results
 
 
 def _read_scan(where: Path | str, model: TorchClassifier) -> list[MethodResult]:

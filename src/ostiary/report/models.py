@@ -20,7 +20,7 @@ MAX_BARS = 40
 MAX_MEASURES = 3
 SIZES = {
     "patch": ("mask size", "pixels (L1)"),
-    "addition": ("length of the change", ""),
+    "frequencies": ("size of the change", "frequencies"),
     "warp": ("mean shift", "pixels"),
 }
 """How the size of a recovered trigger is called, and its unit."""

@@ -4,7 +4,7 @@ METHODS = {
     "scan.b3d": "ostiary.scan.b3d:B3D",
     "scan.trojan-signature": "ostiary.scan.trojan_signature:TrojanSignature",
     "scan.channel-lipschitz": "ostiary.scan.channel_lipschitz:ChannelLipschitz",
-    "scan.additive-trigger": "ostiary.scan.additive_trigger:AdditiveTrigger",
+    "scan.frequency-trigger": "ostiary.scan.frequency_trigger:FrequencyTrigger",
     "scan.warp-trigger": "ostiary.scan.warp_trigger:WarpTrigger",
     "scan.mm-bd": "ostiary.scan.mm_bd:MMBD",
     "scan.neural-cleanse": "ostiary.scan.neural_cleanse:NeuralCleanse",

@@ -23,7 +23,7 @@ class FormSearch:
     Half of the trusted images drive the search, the other half only tell how often the final trigger
     flips unseen images. `steps` gradient steps of `batch` images; the penalty on the size starts at
     `initial_cost` and moves by `cost_factor` after `patience` rounds in a row. `drops` says after which rounds
-    the search goes on for how many of the smallest triggers only.
+    the search goes on for how many of the smallest triggers only (of those that work best, where triggers grow).
     """
 
     card: ClassVar[Card]

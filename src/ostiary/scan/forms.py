@@ -5,8 +5,10 @@ a trigger, lays it over images, and measures it. The smallest trigger of a form 
 between classes; sizes of different forms are not comparable.
 """
 
+import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from functools import cache
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,7 +24,13 @@ EPS = 1e-6
 
 @runtime_checkable
 class Form(Protocol):
-    """One family of triggers."""
+    """One family of triggers.
+
+    `grows` says that a search begins with next to nothing, so that early on a trigger's success tells more than
+    its size.
+    """
+
+    grows: ClassVar[bool]
 
     def start(self, shape: tuple[int, int, int], rng: torch.Generator) -> Parts:
         """Raw parameters to begin with, for images (c, h, w); a first axis of 1."""
@@ -45,6 +53,8 @@ class Form(Protocol):
 class Patch:
     """A mask [k, 1, h, w] and a pattern [k, c, h, w], both in [0, 1]; the size is the mask's sum, in pixels."""
 
+    grows: ClassVar[bool] = False
+
     def start(self, shape: tuple[int, int, int], rng: torch.Generator) -> Parts:
         """A random mask and a random pattern."""
         c, h, w = shape
@@ -65,30 +75,45 @@ class Patch:
 
 
 @dataclass(frozen=True, slots=True)
-class Addition:
-    """One change [k, c, h, w] that is added to every image; the size is its Euclidean length."""
+class Frequencies:
+    """A change that is made of spatial frequencies and added to every image; the size is the number of frequencies.
+
+    A mask [k, 1, h, w] in [0, 1] and amplitudes [k, c, h, w] over the orthonormal 2-D cosine transform (DCT-II); one
+    frequency at full amplitude moves no pixel by more than `amplitude`. Sinusoids and lossy compression's blocks are
+    a few frequencies; what fools a network by nature is spread over many.
+    """
+
+    grows: ClassVar[bool] = False
+    amplitude: float = 32 / 255
 
     def start(self, shape: tuple[int, int, int], rng: torch.Generator) -> Parts:
-        """A change of a level or so."""
-        return (torch.randn(1, *shape, generator=rng) / 255,)
+        """A faint mask, and amplitudes of a tenth."""
+        c, h, w = shape
+        return _unsquash(torch.rand(1, 1, h, w, generator=rng) / 10), torch.randn(1, c, h, w, generator=rng) / 10
 
     def parts(self, raw: Parts) -> Parts:
-        """The change itself."""
-        return raw
+        """Mask and amplitudes."""
+        mask, amplitudes = raw
+        h, w = mask.shape[2:]
+        return squash(mask), torch.tanh(amplitudes) * self.amplitude * math.sqrt(h * w) / 2
 
     def apply(self, x: Images, parts: Parts) -> Tensor:
         """Images with the change, in [0, 1]."""
-        return (x + parts[0].unsqueeze(1)).clamp(0, 1)
+        mask, amplitudes = parts
+        rows, columns = (_cosines(n).to(mask) for n in mask.shape[2:])
+        change = rows.T @ (mask * amplitudes) @ columns
+        return (x + change.unsqueeze(1)).clamp(0, 1)
 
     def size(self, parts: Parts) -> Tensor:
-        """The Euclidean length."""
-        return (parts[0].square().sum((1, 2, 3)) + EPS).sqrt()
+        """The sum of the mask."""
+        return parts[0].sum((1, 2, 3))
 
 
 @dataclass(frozen=True, slots=True)
 class Warp:
     """A smooth field of shifts, [k, 2, grid, grid] control points in pixels; the size is the mean shift in pixels."""
 
+    grows: ClassVar[bool] = True
     grid: int = 6
 
     def start(self, shape: tuple[int, int, int], rng: torch.Generator) -> Parts:
@@ -120,6 +145,15 @@ class Warp:
 def squash(raw: Tensor) -> Tensor:
     """From the whole line to (0, 1)."""
     return torch.tanh(raw) / 2 + 0.5
+
+
+@cache
+def _cosines(n: int) -> Tensor:
+    """The orthonormal cosine transform (DCT-II) of n values, [n, n]: one frequency a row."""
+    at, frequency = torch.arange(n) + 0.5, torch.arange(n)[:, None]
+    rows = torch.cos(math.pi / n * frequency * at) * math.sqrt(2 / n)
+    rows[0] /= math.sqrt(2)
+    return rows
 
 
 def _unsquash(value: Tensor) -> Tensor:

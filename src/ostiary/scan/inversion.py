@@ -107,6 +107,7 @@ class Search:
         self.control = PenaltyControl(k, schedule)
         self.best = tuple(torch.zeros(k, *t.shape[1:]) for t in start)
         self.feed = _endless(x, y, schedule.batch, rng)
+        self.success = torch.zeros(k)
         self.dropped_at = torch.full((k,), -1)
         self.typical = torch.empty(0, dtype=torch.long)
         self.snapshots: list[Tensor] = []
@@ -119,12 +120,14 @@ class Search:
     def drop(self, smallest: int) -> None:
         """End the search for all but the `smallest` triggers and the typical ones, those next to the median size.
 
-        Which are typical is settled once, among all classes.
+        Where triggers grow, the smallest will be those that work best by now. Which are typical is settled once,
+        among all classes.
         """
         size, rows = self.sizes(), self.active()
+        promise = -self.success if self.form.grows else size
         if not len(self.typical):
             self.typical = (size - size.median()).abs().argsort()[:TYPICAL]
-        kept = torch.cat([rows[size[rows].argsort()[:smallest]], self.typical])
+        kept = torch.cat([rows[promise[rows].argsort()[:smallest]], self.typical])
         self.dropped_at[rows[~torch.isin(rows, kept)]] = len(self.snapshots)
         self.snapshots.append(size)
 
@@ -133,8 +136,8 @@ class Search:
         batches = [next(self.feed) for _ in range(self.schedule.batches_per_round)]
         for group in rows.split(self.together):
             shown = tuple(t.detach().cpu() for t in self._parts(group))
-            steps = [self._step(group, x, y) for x, y in batches]
-            better = self.control.update(group, torch.stack(steps).mean(0), self.form.size(shown))
+            self.success[group] = torch.stack([self._step(group, x, y) for x, y in batches]).mean(0)
+            better = self.control.update(group, self.success[group], self.form.size(shown))
             for kept, now in zip(self.best, shown, strict=True):
                 kept[group[better]] = now[better]
 

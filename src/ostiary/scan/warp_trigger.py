@@ -26,7 +26,7 @@ class WarpTrigger(FormSearch):
         needs=Needs(access="gradients", modality="images", trusted_per_class=4),
         cost="steps x classes x batch forward and backward passes to the input",
         code="OS204",
-        version="2",
+        version="3",
         limits=(Limit(measure="size_ratio", low=3.0), Limit(measure="flip_held_out", low=0.75)),
         blind_spots=(
             "triggers that move nothing: patches, blends, colours",
@@ -36,6 +36,7 @@ class WarpTrigger(FormSearch):
     )
     form: ClassVar[FormName] = "warp"
     searched: ClassVar[Form] = Warp()
+    drops: ClassVar[tuple[tuple[int, int], ...]] = ((10, 8), (20, 3))
 
     steps: Annotated[int, Field(gt=0)] = 300
     lr: Annotated[float, Field(gt=0)] = 0.1
