@@ -33,6 +33,7 @@ from ostiary.models.fuse import fused_inference
 from ostiary.models.load import CIFAR10, load_model
 from ostiary.models.zoo import build
 from ostiary.perturb import stamp
+from ostiary.scan.aims import ToClass
 from ostiary.scan.forms import Patch, squash
 from ostiary.scan.inversion import invert
 from ostiary.scan.neural_cleanse import NeuralCleanse
@@ -131,7 +132,7 @@ def usual_block(model: TorchClassifier, x: Tensor, steps: int, *, frozen: bool) 
 
 def our_block(model: TorchClassifier, x: Tensor, y: Tensor, together: int, dtype: torch.dtype, steps: int) -> float:
     """Seconds of a step of all classes, by the steps of one group of `together` classes."""
-    plan, targets = schedule(steps), torch.arange(together)
+    plan, targets = schedule(steps), ToClass(torch.arange(together))
     begun = time.perf_counter()
     invert(model, x, y, targets, plan, form=Patch(), dtype=dtype, together=together, run=Run(seed=0), label="")
     done = plan.rounds * plan.batches_per_round

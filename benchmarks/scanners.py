@@ -79,7 +79,8 @@ def examine(store: "Store", model: "ModelSpec", args: argparse.Namespace, record
     begun = time.monotonic()
     folder, budget = store.model_dir(model.key), args.budget
     trusted = store.set_dir(model.data.trusted_key(budget, "same", model.seed))
-    asked = (folder / MODEL, trusted, args.preset, _reference(args, model), model.seed)
+    reference = fitting(args.reference, model.arch, args.classes[model.data.name])
+    asked = (folder / MODEL, trusted, args.preset, reference, model.seed)
     with SealedProcess(threads=args.threads or 1) as process:
         record = process.submit(scan, *asked).result()
     truth = load_truth(store.truth_dir(model.key)) if model.kind == "attack" else None
@@ -91,7 +92,7 @@ def examine(store: "Store", model: "ModelSpec", args: argparse.Namespace, record
         "kind": model.kind,
         "attack": model.name,
         "rate": model.rate,
-        "attack success": _success(store, model),
+        "attack success": success(store, model),
         "verdict": record.verdict,
         "found": found,
         "target": None if truth is None or truth.mapping == "all-to-all" else truth.target,
@@ -109,15 +110,22 @@ def _key(model: "ModelSpec", args: argparse.Namespace) -> str:
     return f"{args.preset}: {model.data.name}, {model.model}, {model.name}{rate}, seed {model.seed}"
 
 
-def _reference(args: argparse.Namespace, model: "ModelSpec") -> Path | None:
-    for path in args.reference:
+def fitting(paths: Sequence[Path], arch: str, classes: int) -> Path | None:
+    """The first of the references that was made from models of that kind."""
+    for path in paths:
         reference = read_reference(path)
-        if reference.arch == model.arch and len(reference.classes) == args.classes[model.data.name]:
-            return Path(path)
+        if reference.arch == arch and len(reference.classes) == classes:
+            return path
     return None
 
 
-def _success(store: "Store", model: "ModelSpec") -> float | None:
+def trusted_of(store: "Store", model: "ModelSpec", budget: int) -> PackedSet:
+    """The model's trusted images."""
+    return PackedSet(store.set_dir(model.data.trusted_key(budget, "same", model.seed)))
+
+
+def success(store: "Store", model: "ModelSpec") -> float | None:
+    """The attack's success, None where it is unknown."""
     from ostiary.bench.entries import SUCCESS
 
     for row in store.finished().values():
@@ -218,8 +226,7 @@ def _all(plan: "Plan", args: argparse.Namespace, records: Records) -> None:
     for model in plan.models:
         if store.model(model.key) is None or records.has(MODELS, _key(model, args)):
             continue
-        trusted = store.set_dir(model.data.trusted_key(args.budget, "same", model.seed))
-        args.classes.setdefault(model.data.name, len(PackedSet(trusted).classes))
+        args.classes.setdefault(model.data.name, len(trusted_of(store, model, args.budget).classes))
         note(_key(model, args))
         examine(store, model, args, records)
 

@@ -14,6 +14,7 @@ from ostiary.core.run import Run
 from ostiary.models.fuse import fused_inference
 from ostiary.perturb import stamp
 from ostiary.scan import inversion, recover
+from ostiary.scan.aims import ToClass
 from ostiary.scan.forms import Patch
 from ostiary.scan.inversion import Inverted, Search, invert, misfit
 from ostiary.scan.neural_cleanse import NeuralCleanse
@@ -90,7 +91,16 @@ def search(lab: Any, targets: torch.Tensor, *, exact: bool = False, **changes: A
     model = fused_inference(lab.model)
     model.module.to(dtype=dtype, memory_format=torch.channels_last)
     return invert(
-        model, x, y, targets, schedule, form=Patch(), dtype=dtype, together=len(targets), run=Run(), label="test"
+        model,
+        x,
+        y,
+        ToClass(targets),
+        schedule,
+        form=Patch(),
+        dtype=dtype,
+        together=len(targets),
+        run=Run(),
+        label="test",
     )
 
 

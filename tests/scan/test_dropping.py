@@ -9,6 +9,7 @@ from ostiary.core.run import Run
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.fuse import fused_inference
 from ostiary.models.zoo import build
+from ostiary.scan.aims import ToClass
 from ostiary.scan.forms import Patch
 from ostiary.scan.inversion import TYPICAL, Inverted, Search, invert
 from ostiary.scan.penalty import Schedule
@@ -29,7 +30,7 @@ def run(drops: tuple[tuple[int, int], ...], calls: list[int] | None = None) -> I
         model,
         x,
         torch.arange(24) % CLASSES,
-        torch.arange(CLASSES),
+        ToClass(torch.arange(CLASSES)),
         dataclasses.replace(SCHEDULE, drops=drops),
         form=Patch(),
         dtype=torch.float32,

@@ -8,6 +8,7 @@ from ostiary.core.run import Run
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.fuse import fused_inference
 from ostiary.models.zoo import build
+from ostiary.scan.aims import ToClass
 from ostiary.scan.forms import Patch
 from ostiary.scan.inversion import Inverted, invert, misfit
 from ostiary.scan.penalty import Schedule
@@ -24,7 +25,16 @@ def run(calls: list[int] | None = None) -> tuple[TorchClassifier, Inverted]:
     rng = torch.Generator().manual_seed(0)
     x, y = torch.rand(10, 3, 8, 8, generator=rng), torch.arange(10) % 3
     found = invert(
-        model, x, y, torch.arange(3), SCHEDULE, form=Patch(), dtype=torch.float32, together=3, run=Run(), label="test"
+        model,
+        x,
+        y,
+        ToClass(torch.arange(3)),
+        SCHEDULE,
+        form=Patch(),
+        dtype=torch.float32,
+        together=3,
+        run=Run(),
+        label="test",
     )
     return model, found
 
@@ -59,7 +69,7 @@ def test_nothing_that_works_has_no_size() -> None:
         fused_inference(model),
         x,
         torch.arange(6) % 3,
-        torch.arange(3),
+        ToClass(torch.arange(3)),
         schedule,
         form=Patch(),
         dtype=torch.float32,
@@ -70,9 +80,8 @@ def test_nothing_that_works_has_no_size() -> None:
     assert torch.isnan(found.size).all()
 
 
-def test_the_misfit_is_the_cross_entropy_towards_each_row_s_target() -> None:
+def test_the_misfit_is_the_cross_entropy_towards_what_is_wanted() -> None:
     logits = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
-    targets = torch.tensor([2, 0])
-    for row, target in enumerate(targets.tolist()):
-        usual = cross_entropy(logits[row], torch.full((5,), target), reduction="none")
-        assert torch.allclose(misfit(logits, targets)[row], usual)
+    wanted = torch.tensor([[2] * 5, [0, 1, 2, 0, 1]])
+    for row in range(2):
+        assert torch.allclose(misfit(logits, wanted)[row], cross_entropy(logits[row], wanted[row], reduction="none"))

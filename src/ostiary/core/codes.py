@@ -105,6 +105,24 @@ CODES: dict[str, Code] = {
             "raise the queries with --preset thorough",
         ),
         Code(
+            "OS208",
+            "patch that moves every class on",
+            "One small patch turns trusted images of every class into another class, by the same step for all, and no "
+            "patch of that size does so for other steps.",
+            "scan.shift-trigger",
+            "none known: a patch that moves classes by nature covers most of the image",
+            "look at the recovered trigger in the report; do not use the model before it was repaired or replaced",
+        ),
+        Code(
+            "OS209",
+            "patch that moves one class alone",
+            "One small patch sends trusted images of one class to another and leaves all other classes as they are, "
+            "and it is far smaller than what other pairs of classes need.",
+            "scan.pair-trigger",
+            "two classes that lie close together, with few trusted images of the first",
+            "look at the recovered trigger in the report; scan a model that is known, of the same task, beside it",
+        ),
+        Code(
             "OS301",
             "class splits into two activation groups",
             "The features of the samples with this label fall into two compact groups, one of them much smaller: "

@@ -72,19 +72,19 @@ def _scan_finding(
 ) -> Finding:
     limits = card.limits if null is None else null.limits(card)
     score, threshold = _first_limit(row, limits)
-    # What is added or warped flips unseen images of models without a backdoor too, once it is large enough;
-    # how small it may be there only reference models tell.
-    able = candidate is not None and (null is not None or (candidate.form == "patch" and card.confirms))
-    confirmed = able and candidate is not None and candidate.flip_held_out.low >= CONFIRM_FLIP
+    confirmed = _confirmed(candidate, card, null)
     name = _class_name(row.label, classes)
     message = f"class {row.label} ({name}): {limits[0].measure} of {score:.3g} is beyond its limit"
     if candidate is not None:
         ratio = row.measures.get("size_ratio")
         held_out = candidate.flip_held_out
-        message = f"class {row.label} ({name}): {FORMS[candidate.form].format(candidate.size)}" + (
-            f", {ratio:.1f}x smaller than the median class," if ratio is not None else ""
+        unit, of = (
+            ("class", "") if candidate.source is None else ("other pair", f" of {_named(candidate.source, classes)}")
         )
-        message += f" flips {held_out.k} of {held_out.n} held-out trusted samples"
+        message = f"class {row.label} ({name}): {FORMS[candidate.form].format(candidate.size)}" + (
+            f", {ratio:.1f}x smaller than the median {unit}," if ratio is not None else ""
+        )
+        message += f" flips {held_out.k} of {held_out.n} held-out trusted samples{of}"
     if null is not None:
         message += f"; {null.as_strange(score)} of {null.models} reference models have a class as strange"
     return Finding(
@@ -100,26 +100,46 @@ def _scan_finding(
     )
 
 
+def _confirmed(candidate: Candidate | None, card: Card, null: Null | None) -> bool:
+    """True when unseen images show that the recovered trigger works.
+
+    What is added or warped flips unseen images of models without a backdoor too, once it is large enough; how small
+    it may be there only reference models tell.
+    """
+    if candidate is None or (null is None and not (candidate.form == "patch" and card.confirms)):
+        return False
+    return candidate.flip_held_out.low >= CONFIRM_FLIP
+
+
 def _model_finding(evidence: ModelEvidence, card: Card, null: Null | None) -> tuple[Finding, ...]:
     (row,) = subjects(evidence)
     limits = card.limits if null is None else null.limits(card)
     if not exceeds(row, limits):
         return ()
     score, threshold = _first_limit(row, limits)
-    message = f"the model as a whole: {card.limits[0].measure} of {row.measures[card.limits[0].measure]:.3g}"
-    if null is None:
-        message += " is beyond its limit"
+    candidate = next(iter(evidence.candidates), None)
+    confirmed = _confirmed(candidate, card, null)
+    if candidate is not None:
+        held_out, ratio = candidate.flip_held_out, row.measures["size_ratio"]
+        message = (
+            f"every class to the one {candidate.shift} further on: {FORMS[candidate.form].format(candidate.size)}, "
+            f"{ratio:.1f}x smaller than the median step, moves {held_out.k} of {held_out.n} held-out trusted samples"
+        )
     else:
+        message = f"the model as a whole: {card.limits[0].measure} of {row.measures[card.limits[0].measure]:.3g}"
+        message += " is beyond its limit" if null is None else ""
+    if null is not None:
         message += f"; {null.as_strange(score)} of {null.models} reference models are as strange"
     finding = Finding(
         code=card.code,
-        level="suspect",
-        confirmed=False,
+        level="backdoor" if confirmed else "suspect",
+        confirmed=confirmed,
         message=message,
         subject="model",
         score=score,
         threshold=threshold,
         calibration_id=WITHIN_MODEL.id if null is None else null.reference.id,
+        artifacts=() if candidate is None else (candidate.artifact,),
     )
     return (finding,)
 

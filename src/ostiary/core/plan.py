@@ -14,15 +14,18 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "quick": {"scan.trojan-signature": {}, "scan.neural-cleanse": {"steps": 240}, "scan.frequency-trigger": {}},
         "standard": {
             "scan.trojan-signature": {},
-            "scan.neural-cleanse": {},
+            "scan.neural-cleanse": {"steps": 240},
             "scan.frequency-trigger": {},
+            "scan.shift-trigger": {},
             "scan.warp-trigger": {},
         },
         "thorough": {
             "scan.trojan-signature": {},
-            "scan.neural-cleanse": {"steps": 2000},
+            "scan.neural-cleanse": {"steps": 1000},
             "scan.frequency-trigger": {"steps": 480},
+            "scan.shift-trigger": {"steps": 480},
             "scan.warp-trigger": {"steps": 900},
+            "scan.pair-trigger": {},
         },
     },
     "screen": {

@@ -104,25 +104,32 @@ class ClassScore(Frozen):
 class Candidate(Frozen):
     """A trigger that a search recovered.
 
-    `target` is the class it leads to. `size` depends on the `form`: the L1 norm of a patch's mask in
-    pixels, the Euclidean length of what is added, the mean shift of a warp in pixels. Of patches,
-    `mask` ([h, w] in [0, 1]) and `pattern` ([c, h, w] in [0, 1]) are kept out of the JSON; they are
-    the artifacts `<artifact>-mask` and `<artifact>-pattern`, where row `target` belongs to this
-    candidate.
+    `target` is the class it leads to; None where it moves every class on by `shift`. `source` is the only class
+    that it acts on, None for all. `size` depends on the `form`: the L1 norm of a patch's mask in pixels, the
+    number of frequencies, the mean shift of a warp in pixels. Of patches, `mask` ([h, w] in [0, 1]) and `pattern`
+    ([c, h, w] in [0, 1]) are kept out of the JSON; they are the artifacts `<artifact>-mask` and
+    `<artifact>-pattern`, in row `row`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     subject: Annotated[str, Field(pattern=SUBJECT)]
-    target: int
+    target: int | None
     score: float | None
     size: float
     form: FormName = "patch"
     flip_search: Rate
     flip_held_out: Rate
     artifact: str
+    shift: int | None = None
+    source: int | None = None
     mask: np.ndarray | None = Field(default=None, exclude=True, repr=False)
     pattern: np.ndarray | None = Field(default=None, exclude=True, repr=False)
+
+    @property
+    def row(self) -> int:
+        """Where its arrays are among those of the artifacts."""
+        return self.target or 0
 
     def __eq__(self, other: object) -> bool:
         # Arrays have no single truth value; what is recorded is what counts.
@@ -135,7 +142,8 @@ class Candidate(Frozen):
 class ModelEvidence(Frozen):
     """What a scanner measured on a model. Measurement only: `decide` makes findings of it.
 
-    `measures` are of the model as a whole, for methods that tell no class.
+    `measures` are of the model as a whole, for methods that tell no class. `passes` are the images that the search
+    sent through the network (forward and back, or as queries), where a method searches.
     """
 
     kind: Literal["model"] = "model"
@@ -145,6 +153,7 @@ class ModelEvidence(Frozen):
     per_class: tuple[ClassScore, ...]
     candidates: tuple[Candidate, ...] = ()
     examined: tuple[str, ...]
+    passes: int | None = None
 
 
 class Suspect(Frozen):

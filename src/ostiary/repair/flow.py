@@ -157,7 +157,7 @@ def _attach(candidate: Candidate, record: Record, folder: Path) -> Candidate:
     if candidate.form != "patch":
         return candidate
     mask, pattern = (load_artifact(record, folder, f"{candidate.artifact}-{part}") for part in ("mask", "pattern"))
-    return candidate.model_copy(update={"mask": mask[candidate.target], "pattern": pattern[candidate.target]})
+    return candidate.model_copy(update={"mask": mask[candidate.row], "pattern": pattern[candidate.row]})
 
 
 def _found(results: list[MethodResult]) -> ModelEvidence:
@@ -189,11 +189,14 @@ def compare(
 
 
 def _flip_rate(model: TorchClassifier, candidates: tuple[Candidate, ...], x: Images, y: Labels) -> Rate:
+    """How many images the triggers send where they lead; those that move every class count what changes its class."""
     hits = total = 0
     for candidate in candidates:
         assert candidate.mask is not None and candidate.pattern is not None  # noqa: S101 - attached by the scan
-        others = x[y != candidate.target]
+        others = x[y != candidate.target] if candidate.source is None else x[y == candidate.source]
         mask, pattern = torch.from_numpy(candidate.mask), torch.from_numpy(candidate.pattern)
-        hits += int((predicted(model, stamp(others, mask, pattern)) == candidate.target).sum())
+        answers = predicted(model, stamp(others, mask, pattern))
+        meant = answers != predicted(model, others) if candidate.target is None else answers == candidate.target
+        hits += int(meant.sum())
         total += len(others)
     return Rate(k=hits, n=total)

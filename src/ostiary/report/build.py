@@ -108,6 +108,12 @@ def found_in(*results: MethodResult) -> str:
     return str(sum(f.level != "note" for r in looked for f in r.findings)) if looked else NOT_EXAMINED
 
 
+def _passes(result: MethodResult) -> str:
+    """Images that a search sent through the network, '-' for methods that search nothing."""
+    passes = result.evidence.passes if isinstance(result.evidence, ModelEvidence) else None
+    return NOT_EXAMINED if passes is None else f"{passes:,}"
+
+
 def coverage(record: Record) -> Section:
     """Each method that was asked, with its status; '-' where nothing was examined, 0 where nothing was found."""
     rows: list[tuple[Cell, ...]] = []
@@ -116,11 +122,12 @@ def coverage(record: Record) -> Section:
         found = found_in(result)
         examined = _examined(result.examined, len(record.coverage.classes)) if ran else NOT_EXAMINED
         seconds = f"{result.seconds:,.1f}" if ran else NOT_EXAMINED
-        rows.append((method_name(result.method), result.status, examined, found, seconds, result.reason or ""))
+        words = (method_name(result.method), result.status, examined, found, seconds, _passes(result))
+        rows.append((*words, result.reason or ""))
     done = {result.method for result in record.results}
-    rows += [(method_name(m), "no result", *["-"] * 3, "") for m in record.coverage.asked if m not in done]
-    head = ("method", "status", "examined", "findings", "seconds", "reason")
-    return Section("Coverage", "What was not examined?", (table(head, rows, right=(3, 4)),))
+    rows += [(method_name(m), "no result", *["-"] * 4, "") for m in record.coverage.asked if m not in done]
+    head = ("method", "status", "examined", "findings", "seconds", "image passes", "reason")
+    return Section("Coverage", "What was not examined?", (table(head, rows, right=(3, 4, 5)),))
 
 
 def findings(record: Record) -> Section | None:

@@ -64,7 +64,7 @@ def trigger(source: Source, result: MethodResult) -> Section | None:
     if not isinstance(evidence, ModelEvidence):
         return None
     flagged = {f.subject for f in result.findings}
-    ordered = sorted(evidence.candidates, key=lambda c: (c.subject not in flagged, -(c.score or 0.0), c.target))
+    ordered = sorted(evidence.candidates, key=lambda c: (c.subject not in flagged, -(c.score or 0.0), c.row))
     shown = [c for c in ordered if c.subject in flagged][:MAX_CANDIDATES] or ordered[:1]
     prefix = ordered[0].artifact if ordered else method_name(result.method)
     masks = source.arrays.get(f"{prefix}-mask", 3)
@@ -74,7 +74,8 @@ def trigger(source: Source, result: MethodResult) -> Section | None:
         sample = source.arrays.get(f"{prefix}-sample", 3) if ordered and source.samples else None
         found = _Recovered(masks, patterns, sample)
         blocks += [_candidate(source, c, found, c.subject in flagged) for c in shown]
-        blocks.append(_multiples(source, evidence, masks))
+        if evidence.per_class:
+            blocks.append(_multiples(source, evidence, masks))
     elif ordered:
         blocks += _before_and_after(source, shown, flagged)
         blocks.append(_candidate_table(source, ordered))
@@ -93,12 +94,11 @@ def _before_and_after(source: Source, shown: Sequence[Candidate], flagged: set[s
     blocks: list[Block] = []
     for candidate in shown:
         pictures = source.album.picture(unit(sample), "a trusted sample", "trusted sample", "as it is")
-        if 0 <= (k := candidate.target) < len(triggered):
+        if 0 <= (k := candidate.row) < len(triggered):
             pictures += source.album.picture(
                 unit(triggered[k]), "the sample with the trigger", "with the trigger", f"towards class {k}"
             )
-        state = "beyond the limit" if candidate.subject in flagged else "within the limit"
-        title = f"Towards class {class_name(k, source.classes)}: {state}"
+        title = _title(source, candidate, candidate.subject in flagged)
         blocks.append(Pictures(tuple((one,) for one in pictures), title, _facts(candidate)))
     return blocks
 
@@ -113,32 +113,43 @@ def _facts(candidate: Candidate) -> tuple[tuple[str, Cell], ...]:
 
 
 def _candidate(source: Source, candidate: Candidate, found: _Recovered, flagged: bool) -> Pictures:
-    k = candidate.target
-    pictures = _stamping(source.album, k, found) if 0 <= k < len(found.masks) else []
-    state = "beyond the limit" if flagged else "within the limit"
-    title = f"Towards class {class_name(k, source.classes)}: {state}"
-    return Pictures(tuple((p,) for p in pictures), title, _facts(candidate))
+    k = candidate.row
+    pictures = _stamping(source.album, k, _where(source, candidate), found) if 0 <= k < len(found.masks) else []
+    return Pictures(tuple((p,) for p in pictures), _title(source, candidate, flagged), _facts(candidate))
 
 
-def _stamping(album: Album, k: int, found: _Recovered) -> list[Picture]:
+def _where(source: Source, candidate: Candidate) -> str:
+    """What the trigger does, in words."""
+    if candidate.target is None:
+        return f"every class to the one {candidate.shift} further on"
+    start = "" if candidate.source is None else f"from class {class_name(candidate.source, source.classes)} "
+    return f"{start}towards class {class_name(candidate.target, source.classes)}"
+
+
+def _title(source: Source, candidate: Candidate, flagged: bool) -> str:
+    words = _where(source, candidate)
+    return f"{words[0].upper()}{words[1:]}: {'beyond' if flagged else 'within'} the limit"
+
+
+def _stamping(album: Album, k: int, where: str, found: _Recovered) -> list[Picture]:
     """The mask, the pattern inside it, a sample, and the sample with the trigger stamped on."""
     mask = unit(found.masks[k])
-    pictures = [*album.picture(mask, f"mask of class {k}", "mask", "white = replaced")]
+    pictures = [*album.picture(mask, f"mask of the trigger {where}", "mask", "white = replaced")]
     if found.patterns is None or k >= len(found.patterns) or found.patterns.shape[2:] != mask.shape:
         return pictures
     pattern = unit(found.patterns[k])
-    pictures += album.picture(pattern * mask, f"pattern of class {k}", "pattern", "inside the mask")
+    pictures += album.picture(pattern * mask, f"pattern of the trigger {where}", "pattern", "inside the mask")
     if found.sample is None or found.sample.shape != pattern.shape:
         return pictures
     image = unit(found.sample)
     stamped = (1 - mask) * image + mask * pattern
     pictures += album.picture(image, "a trusted sample", "trusted sample", "as it is")
-    pictures += album.picture(stamped, "the stamped sample", "stamped sample", f"towards class {k}")
+    pictures += album.picture(stamped, "the stamped sample", "stamped sample", where)
     return pictures
 
 
 def _candidate_table(source: Source, candidates: Sequence[Candidate]) -> Block:
-    rows = [(class_name(c.target, source.classes), number(c.size), c.flip_held_out, c.flip_search) for c in candidates]
+    rows = [(class_name(c.row, source.classes), number(c.size), c.flip_held_out, c.flip_search) for c in candidates]
     name, unit_name = SIZES[candidates[0].form]
     return table(
         (

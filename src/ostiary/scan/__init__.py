@@ -6,6 +6,8 @@ METHODS = {
     "scan.channel-lipschitz": "ostiary.scan.channel_lipschitz:ChannelLipschitz",
     "scan.frequency-trigger": "ostiary.scan.frequency_trigger:FrequencyTrigger",
     "scan.warp-trigger": "ostiary.scan.warp_trigger:WarpTrigger",
+    "scan.shift-trigger": "ostiary.scan.shift_trigger:ShiftTrigger",
+    "scan.pair-trigger": "ostiary.scan.pair_trigger:PairTrigger",
     "scan.mm-bd": "ostiary.scan.mm_bd:MMBD",
     "scan.neural-cleanse": "ostiary.scan.neural_cleanse:NeuralCleanse",
 }

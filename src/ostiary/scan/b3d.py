@@ -13,6 +13,7 @@ from ostiary.core.run import Run
 from ostiary.core.types import Images
 from ostiary.data import split
 from ostiary.models.classifier import TorchClassifier
+from ostiary.scan.aims import ToClass
 from ostiary.scan.forms import Patch
 from ostiary.scan.penalty import Schedule
 from ostiary.scan.queries import Sampling, search_by_queries
@@ -95,8 +96,8 @@ class B3D:
         sampling = Sampling(sigma=self.sigma, density=self.density, cells=self.cells, check=self.check)
         x, y = search.take(range(len(search))), search.labels
         found = search_by_queries(quick, x, y, len(model.classes), schedule, sampling, run=run, label=self.card.name)
-        flips = []
+        flips, aim = [], ToClass(torch.arange(len(model.classes)))
         for part in (search, held_out):
             rows = torch.linspace(0, len(part) - 1, min(len(part), self.measured)).long()
-            flips.append(flip_rates(model, Patch(), found, part.take(rows), part.labels[rows]))
+            flips.append(flip_rates(model, Patch(), found, part.take(rows), part.labels[rows], aim))
         return Recovered(found, flips[0], flips[1], held_out.take([0])[0])

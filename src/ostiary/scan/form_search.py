@@ -11,6 +11,7 @@ from ostiary.core.records import FormName, ModelEvidence
 from ostiary.core.run import Run
 from ostiary.core.types import Images
 from ostiary.models.classifier import TorchClassifier
+from ostiary.scan.aims import Aim
 from ostiary.scan.forms import Form
 from ostiary.scan.penalty import Schedule
 from ostiary.scan.recover import Recovered, evidence, recover
@@ -62,4 +63,9 @@ class FormSearch:
             success=self.success,
             drops=self.drops,
         )
-        return recover(model, trusted, self.searched, schedule, bf16=self.bf16, run=run, label=self.card.name)
+        name, aim = self.card.name, self.aim(len(model.classes))
+        return recover(model, trusted, self.searched, schedule, bf16=self.bf16, run=run, label=name, aim=aim)
+
+    def aim(self, classes: int) -> Aim | None:
+        """Where images should go: None is to every class in turn."""
+        return None

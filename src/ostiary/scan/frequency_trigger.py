@@ -27,7 +27,11 @@ class FrequencyTrigger(FormSearch):
         cost="steps x classes x batch forward and backward passes to the input",
         code="OS203",
         version="1",
-        limits=(Limit(measure="size_ratio", low=4.0), Limit(measure="flip_held_out", low=0.75)),
+        limits=(
+            Limit(measure="size_ratio", low=4.0),
+            Limit(measure="flip_held_out", low=0.75),
+            Limit(measure="size", high=5.0),  # models trained against adversarial examples need more towards all
+        ),
         blind_spots=(
             "a weak pattern towards a class that takes many frequencies by nature, without reference models",
             "patches and warps; triggers that differ from image to image",

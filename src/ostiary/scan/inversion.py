@@ -1,4 +1,4 @@
-"""Searching the smallest trigger of a form that sends images to a class, for many classes at once."""
+"""Searching the smallest trigger of a form that sends images where they should go, for many aims at once."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from torch import Tensor
 from ostiary.core.run import Run
 from ostiary.core.types import Images, Labels
 from ostiary.models.classifier import TorchClassifier
+from ostiary.scan.aims import Aim
 from ostiary.scan.forms import Form, Parts
 from ostiary.scan.penalty import PenaltyControl, Schedule
 
@@ -18,10 +19,10 @@ TYPICAL = 3
 
 @dataclass(slots=True)
 class Inverted:
-    """The best trigger of each class: the parts of its form, [k, ...], and its size [k] (NaN: none found).
+    """The best trigger of each search: the parts of its form, [k, ...], and its size [k] (NaN: none found).
 
     `tried` [k] is the size of the last trigger, whether it worked or not. `shrink` [k] is the factor by which the
-    triggers of typical size shrank after a class was `dropped`: 1 for classes that were searched to the end.
+    triggers of typical size shrank after a search was `dropped`: 1 for those that went on to the end.
     `passes` are the images that went through the network for it.
     """
 
@@ -42,16 +43,16 @@ def _endless(x: Images, y: Labels, batch: int, rng: torch.Generator) -> Iterator
             yield x[rows], y[rows]
 
 
-def misfit(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of every answer towards the target of its row: logits [targets, images, k]; gives the first two."""
-    return logits.logsumexp(2) - logits.gather(2, targets[:, None, None].expand(-1, logits.shape[1], 1)).squeeze(2)
+def misfit(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Cross-entropy of every answer towards the class that is wanted: logits [r, n, k], wanted [r, n]; gives [r, n]."""
+    return logits.logsumexp(2) - logits.gather(2, wanted[..., None]).squeeze(2)
 
 
 def invert(
     model: TorchClassifier,
     x: Images,
     y: Labels,
-    targets: Tensor,
+    aim: Aim,
     schedule: Schedule,
     *,
     form: Form,
@@ -60,13 +61,12 @@ def invert(
     run: Run,
     label: str,
 ) -> Inverted:
-    """Search the smallest trigger of a form towards each of `targets` on trusted images.
+    """Search the smallest trigger of a form for each search of `aim` on trusted images `x` of classes `y`.
 
-    `model` should be frozen and fused; `together` targets share a pass through it. All share every batch and the
-    start; their searches are independent. Images of the target class itself count neither in the loss nor in the
-    success. Gives what was finished when `run` is out of time; `finished` says which.
+    `model` should be frozen and fused; `together` searches share a pass through it. All share every batch and the
+    start; they are independent. Gives what was finished when `run` is out of time; `finished` says which.
     """
-    search = Search(model, x, y, targets, schedule, form=form, dtype=dtype, together=together, run=run)
+    search = Search(model, x, y, aim, schedule, form=form, dtype=dtype, together=together, run=run)
     cut = False
     for round_ in range(schedule.rounds):
         rows = search.active()
@@ -82,14 +82,14 @@ def invert(
 
 
 class Search:
-    """Searches towards many classes, side by side: the state of each class is its own."""
+    """Searches with many aims, side by side: the state of each is its own."""
 
     def __init__(
         self,
         model: TorchClassifier,
         x: Images,
         y: Labels,
-        targets: Tensor,
+        aim: Aim,
         schedule: Schedule,
         *,
         form: Form,
@@ -97,12 +97,12 @@ class Search:
         together: int,
         run: Run,
     ) -> None:
-        self.model, self.targets, self.schedule, self.form = model, targets, schedule, form
+        self.model, self.aim, self.schedule, self.form = model, aim, schedule, form
         self.dtype, self.together, self.device = dtype, together, run.device
-        k, (c, h, w), rng = len(targets), x.shape[1:], run.generator("inversion")
+        k, (c, h, w), rng = len(aim), x.shape[1:], run.generator("inversion")
         start = form.start((c, h, w), rng)
         self.raw = [tuple(t.clone().to(run.device).requires_grad_() for t in start) for _ in range(k)]
-        # A tensor without a gradient is left as it is: classes that do not take part in a step do not move.
+        # A tensor without a gradient is left as it is: searches that do not take part in a step do not move.
         self.optimizer = torch.optim.Adam([t for own in self.raw for t in own], lr=schedule.lr, betas=(0.5, 0.9))
         self.control = PenaltyControl(k, schedule)
         self.best = tuple(torch.zeros(k, *t.shape[1:]) for t in start)
@@ -114,14 +114,14 @@ class Search:
         self.passes = 0
 
     def active(self) -> Tensor:
-        """The classes whose search goes on."""
+        """The searches that go on."""
         return (~self.control.stopped & (self.dropped_at < 0)).nonzero().squeeze(1)
 
     def drop(self, smallest: int) -> None:
         """End the search for all but the `smallest` triggers and the typical ones, those next to the median size.
 
         Where triggers grow, the smallest will be those that work best by now. Which are typical is settled once,
-        among all classes.
+        among all searches.
         """
         size, rows = self.sizes(), self.active()
         promise = -self.success if self.form.grows else size
@@ -132,11 +132,12 @@ class Search:
         self.snapshots.append(size)
 
     def round(self, rows: Tensor) -> None:
-        """One round of the penalty schedule for the classes `rows`."""
+        """One round of the penalty schedule for the searches `rows`."""
         batches = [next(self.feed) for _ in range(self.schedule.batches_per_round)]
         for group in rows.split(self.together):
             shown = tuple(t.detach().cpu() for t in self._parts(group))
-            self.success[group] = torch.stack([self._step(group, x, y) for x, y in batches]).mean(0)
+            hits, counts = torch.stack([self._step(group, x, y) for x, y in batches]).sum(0)
+            self.success[group] = (hits / counts.clamp(min=1)).amin(0)
             better = self.control.update(group, self.success[group], self.form.size(shown))
             for kept, now in zip(self.best, shown, strict=True):
                 kept[group[better]] = now[better]
@@ -154,7 +155,7 @@ class Search:
         return Inverted(self.best, size, tried, finished, dropped, shrink, self.passes)
 
     def sizes(self) -> Tensor:
-        """The size of every class's trigger as it stands, [k]."""
+        """The size of every trigger as it stands, [k]."""
         groups = torch.arange(len(self.raw)).split(self.together)
         with torch.no_grad():
             return torch.cat([self.form.size(self._parts(group)).cpu() for group in groups])
@@ -164,19 +165,19 @@ class Search:
         return self.form.parts(tuple(torch.cat(tensors) for tensors in zip(*own, strict=True)))
 
     def _step(self, rows: Tensor, x: Images, y: Labels) -> Tensor:
-        """One Adam step for the classes `rows`; gives each one's success on this batch."""
-        device, n, targets = self.device, len(x), self.targets[rows]
+        """One Adam step for the searches `rows`; gives hits and counts of each group of images, [2, g, r]."""
+        device, wanted, counted = self.device, self.aim.wanted(rows, y), self.aim.counted(rows, y)
         parts = self._parts(rows)
         stamped = self.form.apply(x.to(device), parts).flatten(0, 1)
         stamped = stamped.to(self.dtype).contiguous(memory_format=torch.channels_last)
         self.passes += len(stamped)
-        logits = self.model.logits(stamped).float().view(len(rows), n, -1)
-        others = (y[None] != targets[:, None]).to(device)
-        weight = others.float() / others.sum(1, keepdim=True).clamp(min=1)
+        logits = self.model.logits(stamped).float().view(len(rows), len(x), -1)
+        counts = counted.sum(2)
+        weight = (counted / counts[..., None].clamp(min=1)).sum(0).to(device)
         penalty = self.control.cost[rows].to(device) * self.form.size(parts)
-        loss = (misfit(logits, targets.to(device)) * weight).sum() + penalty.sum()
+        loss = (misfit(logits, wanted.to(device)) * weight).sum() + penalty.sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        hit = logits.detach().argmax(2) == targets.to(device)[:, None]
-        return ((hit & others).float() * weight).sum(1).cpu()
+        hit = logits.detach().argmax(2).cpu() == wanted
+        return torch.stack([(hit & counted).sum(2), counts])

@@ -1,4 +1,4 @@
-"""Recovering the smallest trigger of a form towards every class: what all scanners by inversion share."""
+"""Recovering the smallest triggers of a form: what all scanners by inversion share."""
 
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from ostiary.core.types import Images, Labels
 from ostiary.data import batch_size, split, to_uint8, to_unit
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.fuse import fused_inference
+from ostiary.scan.aims import Aim, ToClass
 from ostiary.scan.forms import Form
 from ostiary.scan.inversion import Inverted, invert
 from ostiary.scan.outlier import anomaly_index, size_ratio
@@ -32,7 +33,7 @@ CUDA_VALUES = 2**25
 
 @dataclass(slots=True)
 class Recovered:
-    """The triggers of all classes, and how often each flips images of other classes by the model as it is.
+    """The triggers of all searches, and how often each sends images where it should, by the model as it is.
 
     `search` are rates on the images that drove the search, `held_out` on those that it never saw;
     `sample` [c, h, w] is one of the latter.
@@ -53,24 +54,40 @@ def recover(
     bf16: bool,
     run: Run,
     label: str,
+    aim: Aim | None = None,
 ) -> Recovered:
-    """Search on half of the trusted images, and measure on both halves; raises what reading `trusted` raises."""
-    search, held_out = split(trusted, (0.5, 0.5), seed=run.seed)
-    x, y = search.take(range(len(search))), search.labels
-    found = _invert(model, x, y, form, schedule, bf16=bf16, run=run, label=label)
-    flips = [flip_rates(model, form, found, part.take(range(len(part))), part.labels) for part in (search, held_out)]
-    return Recovered(found, flips[0], flips[1], held_out.take([0])[0])
+    """Search on half of the trusted images, and measure on both halves; raises what reading `trusted` raises.
+
+    Without an `aim` there is one search towards every class, on images by their labels. An `aim` that moves classes
+    against each other is held against the model's own answers: what it mistakes anyhow is no success of a trigger.
+    """
+    own, aim = aim is not None, aim or ToClass(torch.arange(len(model.classes)))
+    halves = []
+    for part in split(trusted, (0.5, 0.5), seed=run.seed):
+        x = part.take(range(len(part)))
+        halves.append((x, predicted(model, x) if own else part.labels))
+    found = _invert(model, *halves[0], aim, form, schedule, bf16=bf16, run=run, label=label)
+    flips = [flip_rates(model, form, found, x, y, aim) for x, y in halves]
+    return Recovered(found, flips[0], flips[1], halves[1][0][0])
 
 
 def _invert(
-    model: TorchClassifier, x: Images, y: Labels, form: Form, schedule: Schedule, *, bf16: bool, run: Run, label: str
+    model: TorchClassifier,
+    x: Images,
+    y: Labels,
+    aim: Aim,
+    form: Form,
+    schedule: Schedule,
+    *,
+    bf16: bool,
+    run: Run,
+    label: str,
 ) -> Inverted:
     quick, dtype = frozen(model, bf16=bf16 and has_fast_bf16(run.device))
     cuda = run.device.type == "cuda"
     images = CUDA_VALUES // x[0].numel() if cuda else batch_size(x.shape[1:], CPU_IMAGES)
     together = max(1, images // schedule.batch)
-    every = torch.arange(len(model.classes))
-    return invert(quick, x, y, every, schedule, form=form, dtype=dtype, together=together, run=run, label=label)
+    return invert(quick, x, y, aim, schedule, form=form, dtype=dtype, together=together, run=run, label=label)
 
 
 def frozen(model: TorchClassifier, *, bf16: bool) -> tuple[TorchClassifier, torch.dtype]:
@@ -86,19 +103,21 @@ def frozen(model: TorchClassifier, *, bf16: bool) -> tuple[TorchClassifier, torc
     return fused_inference(model, channels_last=True), torch.float32
 
 
-def flip_rates(model: Predictor[Images], form: Form, found: Inverted, x: Images, y: Labels) -> list[Rate]:
-    """How many images of the other classes each recovered trigger sends to its class, by the model as it is.
+def flip_rates(model: Predictor[Images], form: Form, found: Inverted, x: Images, y: Labels, aim: Aim) -> list[Rate]:
+    """How many images of the first group each recovered trigger sends where it should, by the model as it is.
 
     Images have 8 bits, as all that come in files: what rests on finer steps is no trigger that anybody could use.
     """
     rates = []
-    for target in range(len(found.size)):
-        others = x[y != target]
-        if bool(torch.isnan(found.size[target]) | found.dropped[target]) or not len(others):
+    for row in range(len(found.size)):
+        at = torch.tensor([row])
+        counted = aim.counted(at, y)[0, 0]
+        if bool(torch.isnan(found.size[row]) | found.dropped[row]) or not bool(counted.any()):
             rates.append(Rate(k=0, n=0))
             continue
-        own = tuple(part[target : target + 1] for part in found.parts)
-        rates.append(rate(predicted(model, to_unit(to_uint8(form.apply(others, own)[0]))) == target))
+        own = tuple(part[at] for part in found.parts)
+        answers = predicted(model, to_unit(to_uint8(form.apply(x[counted], own)[0])))
+        rates.append(rate(answers == aim.wanted(at, y)[0, counted]))
     return rates
 
 
@@ -136,7 +155,8 @@ def evidence(recovered: Recovered, form: FormName, artifact: str, *, size: str =
                     flip_search=search[label],
                     flip_held_out=held_out[label],
                     artifact=artifact,
-                    **_arrays(found, label, form),
+                    mask=found.parts[0][label, 0].numpy() if form == "patch" else None,
+                    pattern=found.parts[1][label].numpy() if form == "patch" else None,
                 )
             )
     scores = [row.score for row in rows if row.score is not None]
@@ -145,6 +165,7 @@ def evidence(recovered: Recovered, form: FormName, artifact: str, *, size: str =
         per_class=tuple(rows),
         candidates=tuple(sorted(candidates, key=lambda c: -(c.score or 0.0))),
         examined=tuple(sorted(f"class:{label}" for label in found.finished.nonzero().flatten().tolist())),
+        passes=found.passes,
     )
 
 
@@ -166,10 +187,3 @@ def patch_evidence(recovered: Recovered, artifact: str, success: float, run: Run
     dropped = (f"class:{label}" for label in found.dropped.nonzero().flatten().tolist())
     every = {*dropped, *(one.subject for one in told.candidates)}
     return told.model_copy(update={"examined": tuple(sorted(every))})
-
-
-def _arrays(found: Inverted, label: int, form: FormName) -> dict[str, np.ndarray]:
-    if form != "patch":
-        return {}
-    mask, pattern = (part[label].numpy() for part in found.parts)
-    return {"mask": mask[0], "pattern": pattern}
