@@ -78,9 +78,9 @@ def _scan_finding(
     if candidate is not None:
         ratio = row.measures.get("size_ratio")
         held_out = candidate.flip_held_out
-        unit, of = (
-            ("class", "") if candidate.source is None else ("other pair", f" of {_named(candidate.source, classes)}")
-        )
+        unit, of = "class", ""
+        if candidate.source is not None:
+            unit, of = "other pair", f" of class {candidate.source} ({_class_name(candidate.source, classes)})"
         message = f"class {row.label} ({name}): {FORMS[candidate.form].format(candidate.size)}" + (
             f", {ratio:.1f}x smaller than the median {unit}," if ratio is not None else ""
         )
