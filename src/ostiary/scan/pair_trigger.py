@@ -41,7 +41,7 @@ class PairTrigger(FormSearch):
         cost="steps x classes^2 x batch forward and backward passes to the input, most of them in the first rounds",
         code="OS209",
         version="1",
-        limits=(Limit(measure="size_ratio", low=4.0), Limit(measure="flip_held_out", low=0.5)),
+        limits=(Limit(measure="size_ratio", low=5.0), Limit(measure="flip_held_out", low=0.5)),
         blind_spots=(
             "triggers over the whole image",
             "backdoors that act on several classes, or on all",
