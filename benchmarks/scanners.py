@@ -30,7 +30,7 @@ from sklearn.linear_model import LogisticRegression
 
 from ostiary.api import Options, scan_model
 from ostiary.core.records import ModelEvidence, Rate, Record
-from ostiary.core.reference import DISTANCE, MEASURE, read_reference
+from ostiary.core.reference import DISTANCE, MEASURE, read_reference, subjects
 from ostiary.core.seal import SealedProcess
 from ostiary.data.packed import PackedSet
 from ostiary.models.load import load_model
@@ -57,18 +57,18 @@ def scan(path: Path, trusted: Path, preset: str, reference: Path | None, seed: i
 
 
 def strangest(record: Record) -> tuple[float | None, float | None, int | None]:
-    """z, p and label of the class that lies furthest from the reference models, over all methods."""
+    """z, p and label of the class that lies furthest from the reference models, over all methods.
+
+    No label where that is the model as a whole.
+    """
     rows = [
-        row.measures | {"label": float(row.label)}
+        (row.measures[DISTANCE], row.measures[MEASURE], row.label if result.evidence.per_class else None)
         for result in record.results
         if isinstance(result.evidence, ModelEvidence)
-        for row in result.evidence.per_class
+        for row in subjects(result.evidence)
         if DISTANCE in row.measures
     ]
-    if not rows:
-        return None, None, None
-    top = max(rows, key=lambda row: row[DISTANCE])
-    return top[DISTANCE], top[MEASURE], int(top["label"])
+    return max(rows, key=lambda row: row[0], default=(None, None, None))
 
 
 def examine(store: "Store", model: "ModelSpec", args: argparse.Namespace, records: Records) -> None:
@@ -193,6 +193,11 @@ def summarise(records: Records, preset: str) -> None:
         if name == "all attacks":
             figures["cross-entropy"] = cross_entropy(bad, good)
         records.add(SUMMARY, f"{preset}: {name}", figures, seeds=[], n=len(group), seconds=0.0)
+    twins = [score(row) for row in good if row["kind"] == "twin"]
+    if len(twins) > 1:
+        area = auroc(twins[::2], twins[1::2])
+        figures = {"AUROC": f"{area.value:.3f} [{area.low:.3f}, {area.high:.3f}]"}
+        records.add(SUMMARY, f"{preset}: every other twin against the rest", figures, seeds=[], n=len(twins), seconds=0)
     for kind, words in (("twin", "never attacked"), ("benign", "hard-benign")):
         group = [row for row in good if row["kind"] == kind]
         if group:
@@ -210,6 +215,9 @@ def arguments() -> argparse.Namespace:
     )
     made.add_argument("--preset", default="standard", help="preset (default standard)")
     made.add_argument("--budget", type=int, default=None, help="trusted images per class (default: the grid's first)")
+    made.add_argument(
+        "--kind", nargs="*", default=["attack", "twin", "benign"], help="models to scan (default: attack twin benign)"
+    )
     made.add_argument("--summary", action="store_true", help="only sum up the rows that there are")
     args = parse(made)
     if not args.summary and args.store is None:
@@ -224,7 +232,8 @@ def _all(plan: "Plan", args: argparse.Namespace, records: Records) -> None:
     args.budget = args.budget or plan.grid.trusted[0]
     args.classes = {}
     for model in plan.models:
-        if store.model(model.key) is None or records.has(MODELS, _key(model, args)):
+        done = store.model(model.key) is not None and model.kind in args.kind
+        if not done or records.has(MODELS, _key(model, args)):
             continue
         args.classes.setdefault(model.data.name, len(trusted_of(store, model, args.budget).classes))
         note(_key(model, args))

@@ -155,6 +155,19 @@ def test_ctrl_c_ends_all() -> None:
     assert s.interrupted and len(s.finish().results) == 1
 
 
+@pytest.mark.parametrize(("classes", "cautioned"), [(2, False), (3, True)])
+def test_a_scan_that_names_many_classes_says_so(classes: int, cautioned: bool) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Loud(Stub):
+        def scan(self, subject: Any, /, *, run: Run) -> ModelEvidence:
+            rows = tuple(ClassScore(label=c, score=0.0, measures={"index": 3.0 * (c < classes)}) for c in range(8))
+            return ModelEvidence(score=3.0, per_class=rows, examined=())
+
+    s = Session("scan", "m.pt", tuple("abcdefgh"), Options(), {}, {}, ("scan.stub",))
+    s.execute(Loud(), "x", have=Have(access="labels"))
+    assert ("OS914" in [caution.code for caution in s.finish().cautions]) == cautioned
+
+
 def test_only_some_verbs_are_judged() -> None:
     for kind, verdict in (("scan", "incomplete"), ("screen", "incomplete"), ("repair", "incomplete")):
         assert session(kind).finish().verdict == verdict  # type: ignore[arg-type]  # a plain loop over kinds

@@ -260,6 +260,15 @@ CODES: dict[str, Code] = {
             "none: this is a caution about our own measurement",
             "check the file, --arch, --normalize and --input; behind an endpoint, what it does with the images",
         ),
+        Code(
+            "OS914",
+            "many classes named",
+            "Findings name more than two classes. A backdoor mostly has one target; a scan that names many is mostly "
+            "wrong about most of them.",
+            "every scan",
+            "a model that is unsure of its task, or was trained in an unusual way (few images, adversarial examples)",
+            "look at the recovered triggers one by one; scan with reference models of the same kind",
+        ),
     )
 }
 

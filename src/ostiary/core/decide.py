@@ -78,11 +78,11 @@ def _scan_finding(
     if candidate is not None:
         ratio = row.measures.get("size_ratio")
         held_out = candidate.flip_held_out
-        unit, of = "class", ""
+        unit, of = "median class", ""
         if candidate.source is not None:
-            unit, of = "other pair", f" of class {candidate.source} ({_class_name(candidate.source, classes)})"
+            unit, of = "next pair", f" of class {candidate.source} ({_class_name(candidate.source, classes)})"
         message = f"class {row.label} ({name}): {FORMS[candidate.form].format(candidate.size)}" + (
-            f", {ratio:.1f}x smaller than the median {unit}," if ratio is not None else ""
+            f", {ratio:.1f}x smaller than the {unit}," if ratio is not None else ""
         )
         message += f" flips {held_out.k} of {held_out.n} held-out trusted samples{of}"
     if null is not None:

@@ -33,6 +33,8 @@ from ostiary.core.store import RunFolder
 
 JUDGED: tuple[Kind, ...] = ("scan", "screen", "repair")
 """Verbs whose record carries a verdict."""
+FEW_NAMED = 2
+"""A scan that names more classes is cautioned."""
 DECIDED = "a backdoor is confirmed already; ask for this method by name, or for the preset 'thorough', to go on"
 
 
@@ -176,7 +178,16 @@ class Session:
     def finish(self) -> Record:
         """The final record, written."""
         self.folder.keep(self.run.artifacts)
+        if self.kind == "scan":
+            self._count_named()
         return self.write()
+
+    def _count_named(self) -> None:
+        """A scan that names many classes says so."""
+        findings = [finding for result in self.results for finding in result.findings if finding.level != "note"]
+        named = {finding.subject for finding in findings if finding.subject.startswith("class:")}
+        if len(named) > FEW_NAMED:
+            self.caution("OS914", f"{len(named)} classes are named; a backdoor mostly has one target")
 
     @property
     def verdict(self) -> Verdict | None:

@@ -1,7 +1,7 @@
 """What a trigger is to do: the class that each image should go to, for many searches side by side."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch import Tensor
 from ostiary.core.types import Labels
 
 
+@runtime_checkable
 class Aim(Protocol):
     """What each of several searches wants of the images of a batch."""
 

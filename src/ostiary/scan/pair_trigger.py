@@ -1,7 +1,6 @@
 """The smallest patch that sends one class to another and leaves the rest: a source-specific backdoor's trigger."""
 
 from dataclasses import dataclass
-from statistics import median
 from typing import Annotated, ClassVar
 
 import torch
@@ -28,8 +27,8 @@ class PairTrigger(FormSearch):
 
     Source: none; the search is that of Wang et al. 2019, Neural Cleanse (IEEE S&P), sec. IV, with another aim: the
     source-specific backdoor (Tang et al. 2021, SCAn), whose trigger acts on one class only. That all others stay is
-    what tells it from the natural nearness of two classes. Most pairs are dropped early, so that a pair is held
-    against the others that were searched to the end, the nearest by nature; a class counts with the smallest patch of
+    what tells it from the natural nearness of two classes. Most pairs are dropped early, and those that are nearest by
+    nature go on to the end; a pair is held against the smallest of these. A class counts with the smallest patch of
     the pairs that lead to it. See `FormSearch` and `aims.OfPairs`.
     """
 
@@ -41,7 +40,7 @@ class PairTrigger(FormSearch):
         cost="steps x classes^2 x batch forward and backward passes to the input, most of them in the first rounds",
         code="OS209",
         version="1",
-        limits=(Limit(measure="size_ratio", low=5.0), Limit(measure="flip_held_out", low=0.5)),
+        limits=(Limit(measure="size_ratio", low=1.8), Limit(measure="flip_held_out", low=0.5)),
         blind_spots=(
             "triggers over the whole image",
             "backdoors that act on several classes, or on all",
@@ -75,7 +74,7 @@ class PairTrigger(FormSearch):
         for one in sorted(told.candidates, key=lambda one: one.size, reverse=True):
             pair = one.row
             others = [other.size for other in told.candidates if other is not one]
-            ratio = median(others) / one.size if len(others) >= LEAST_OTHERS else None
+            ratio = min(others) / one.size if len(others) >= LEAST_OTHERS else None
             changes = {"subject": f"class:{targets[pair]}", "target": targets[pair], "source": sources[pair]}
             best[targets[pair]], chosen[targets[pair]] = one.model_copy(update={**changes, "score": ratio}), pair
         mask, pattern = (part[chosen] for part in recovered.found.parts)
