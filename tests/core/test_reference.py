@@ -229,4 +229,17 @@ def test_the_distance_behind_p_is_told_and_goes_on_where_p_ends() -> None:
     rows = [one.judge(evidence([1.0, 1.0, ratio]), CARD).per_class[2].measures for ratio in (4.0, 9.0)]
     assert rows[0][MEASURE] == rows[1][MEASURE] == 1 / 40
     gap = rows[1][DISTANCE] - rows[0][DISTANCE]
-    assert gap == pytest.approx(math.log(9 / 4) / 0.1, rel=0.4), "robust standard deviations of 0.1"
+    unit = 1.8  # what the strangest of three classes reaches in one model in ten, in standard deviations
+    assert gap == pytest.approx(math.log(9 / 4) / 0.1 / unit, rel=0.4)
+
+
+def test_a_method_with_a_long_tail_does_not_decide_for_all() -> None:
+    wide = np.exp(np.random.default_rng(5).standard_t(1.5, (39, 3)) * 0.1)
+    one, other = reference(drawn(39)), reference(wide, method="scan.wide")
+    models = tuple(
+        mine.model_copy(update={"values": {**mine.values, **theirs.values}})
+        for mine, theirs in zip(one.models, other.models, strict=True)
+    )
+    both = one.model_copy(update={"methods": {**one.methods, **other.methods}, "models": models})
+    judged = Null(both, ["scan.m", "scan.wide"], CLASSES).judge(evidence([1.0, 1.0, 4.0]), CARD)
+    assert judged.per_class[2].measures[MEASURE] <= ALPHA

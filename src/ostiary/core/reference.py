@@ -24,13 +24,15 @@ from ostiary.core.records import Calibration, ClassScore, Frozen, ModelEvidence,
 MEASURE = "p_reference"
 """The name under which p stands among a class's measures."""
 DISTANCE = "z_reference"
-"""The name of the distance from the reference models that p comes from, in robust standard deviations."""
+"""The name of the distance from the reference models that p comes from: 1 is what one model in ten reaches."""
 ALPHA = 0.05
 """A class is a finding when at most this share of reference models has one as strange."""
 LEAST_MODELS = 19
 """With fewer, no p-value can reach ALPHA: the smallest is 1 / (models + 1)."""
 NAMED_MODELS = 5
 """From this many on a class is held against the same class of the references, not against all classes."""
+TAIL = 0.9
+"""The quantile of the reference models' largest distances that is a method's unit."""
 MIN_SPREAD = 0.05
 """The least spread of strangeness (5 % of a size), so that equal references do not make all else infinite."""
 TINY = 1e-300
@@ -144,14 +146,22 @@ def write_reference(reference: Reference, path: Path) -> None:
     write_text(path, reference.model_dump_json(indent=1) + "\n", replace=True)
 
 
+def _unit(largest: np.ndarray) -> float:
+    """What one model in ten reaches; at least 1, as where no class of any model meets the other limits."""
+    finite = largest[np.isfinite(largest)]
+    return max(1.0, float(np.quantile(finite, TAIL))) if len(finite) else 1.0
+
+
 class Null:
     """What a reference says of the classes of a model, for the methods of one run.
 
     Classes that fail another limit of a method can be no finding and count nowhere. The strangeness z of
     a class is its distance from the median of the same class of the references (of all classes, where the
-    names differ), in robust standard deviations over all of them. A model's statistic is its largest z over
-    all classes and methods of the run; p is the share of reference models, with the model itself, whose
-    statistic reaches z. So p holds for the run as a whole, however many classes and methods there are.
+    names differ), in robust standard deviations over all of them, over the method's unit: the distance that the
+    strangest class of one reference model in ten reaches. Methods differ in their tails, and without a unit the one
+    with the longest would decide for all. A model's statistic is its largest z over all classes and methods of the
+    run; p is the share of reference models, with the model itself, whose statistic reaches z. So p holds for the run
+    as a whole, however many classes and methods there are.
 
     Raises ConfigError for fewer than `LEAST_MODELS` models.
     """
@@ -176,7 +186,10 @@ class Null:
         self._met = {
             method: np.array([model.values[method].others_met for model in reference.models]) for method in self.methods
         }
-        self.statistics = np.array([self._statistic(row) for row in range(len(reference.models))])
+        largest = {method: self._largest(method) for method in self.methods}
+        self._units = {method: _unit(values) for method, values in largest.items()}
+        scaled = [values / self._units[method] for method, values in largest.items()]
+        self.statistics = np.max([np.full(len(reference.models), -math.inf), *scaled], axis=0)
 
     def _standard(self, values: np.ndarray, rest: np.ndarray) -> np.ndarray:
         """`values` [k] against the references `rest` [n, k]."""
@@ -191,14 +204,15 @@ class Null:
         spread = 1.4826 * float(np.median(gaps)) if len(gaps) else 0.0
         return np.asarray((values - place) / max(spread, MIN_SPREAD))
 
-    def _statistic(self, row: int) -> float:
-        """The statistic of one reference model, held against the others."""
-        largest = -math.inf
-        for method in self.methods:
-            values, met = self._values[method], self._met[method][row]
-            z = self._standard(values[row], np.delete(values, row, axis=0))[met]
-            largest = max(largest, float(np.nanmax(z))) if (~np.isnan(z)).any() else largest
-        return largest
+    def _largest(self, method: str) -> np.ndarray:
+        """The largest distance of each reference model's classes from the other models; minus infinity for none."""
+        values, met = self._values[method], self._met[method]
+        found = np.full(len(values), -math.inf)
+        for row in range(len(values)):
+            distance = self._standard(values[row], np.delete(values, row, axis=0))[met[row]]
+            if (~np.isnan(distance)).any():
+                found[row] = np.nanmax(distance)
+        return found
 
     @property
     def models(self) -> int:
@@ -216,7 +230,7 @@ class Null:
         for row in rows:
             own = strangeness(row, card) if meets_others(row, card) else None
             values[row.label] = np.nan if own is None else own
-        z = self._standard(values, self._values[card.id])
+        z = self._standard(values, self._values[card.id]) / self._units[card.id]
         p = (1 + (self.statistics[:, None] >= z).sum(0)) / (self.models + 1)
         judged = tuple(
             row
