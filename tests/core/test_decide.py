@@ -102,6 +102,24 @@ def test_only_a_patch_is_confirmed_and_only_a_patch_is_handed_to_repairs(form: F
     assert patches_found(kept) == patch.candidates
 
 
+def test_a_trigger_of_one_pair_names_its_source() -> None:
+    one = candidate(2, 50, 50).model_copy(update={"source": 1})
+    (found,) = decide(scanned(2, candidates=(one,)), CARD, CLASSES)
+    assert found.subject == "class:2" and "samples of class 1 (b)" in found.message
+
+
+@pytest.mark.parametrize(("k", "level"), [(50, "backdoor"), (30, "suspect")])
+def test_a_trigger_of_the_whole_model_is_confirmed_like_any_other(k: int, level: str) -> None:
+    one = candidate(2, k, 50).model_copy(update={"subject": "model", "target": None, "shift": 3})
+    measures = {**HIGH, "size_ratio": 9.0}
+    evidence = ModelEvidence(score=9.0, measures=measures, per_class=(), candidates=(one,), examined=("model",))
+    (found,) = decide(evidence, CARD, CLASSES)
+    assert (found.subject, found.level) == ("model", level)
+    assert "3 further on" in found.message and f"moves {k} of 50" in found.message
+    kept = result().model_copy(update={"evidence": evidence, "findings": (found,)})
+    assert patches_found(kept) == (one,)
+
+
 def test_a_finding_without_a_trigger_names_its_measure_only() -> None:
     (found,) = decide(scanned(2), CARD, CLASSES)
     assert "trigger" not in found.message and "index" in found.message and "3" in found.message
