@@ -4,7 +4,7 @@
     python -m benchmarks.references --store build/bench/calibrate
 
 Each model is scanned with its own trusted images by the methods of the preset, all of them, and its measures are kept
-in `src/ostiary/scan/references/ARCH-CLASSES.json`. Models that a file holds already are not scanned again.
+in `src/ostiary/scan/references/ARCH-DATA.json`. Models that a file holds already are not scanned again.
 """
 
 from pathlib import Path
@@ -38,7 +38,7 @@ def main() -> None:
         if model.kind != "twin" or args.arch not in (None, model.arch) or store.model(model.key) is None:
             continue
         trusted = trusted_of(store, model, grid.grid.trusted[0])
-        out = args.out / f"{model.arch}-{len(trusted.classes)}.json"
+        out = args.out / f"{model.arch}-{model.data.name}.json"
         note(f"{out.name}: seed {model.seed}")
         _, left = calibrate(
             [path], load_model, trusted, out, plan("scan", preset=args.preset), Options(seed=model.seed)

@@ -13,7 +13,8 @@ from ostiary.core.reference import LEAST_MODELS, MEASURE, Reference, read_refere
 from ostiary.data import ImageSet, digits, trusted_subset
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.load import load_model, save_model
-from ostiary.scan.calibration import calibrate, shipped
+from ostiary.scan import calibration
+from ostiary.scan.calibration import calibrate, null_for, shipped
 from ostiary.training.flow import new_model
 
 QUICK = ["trojan-signature", "channel-lipschitz"]
@@ -169,6 +170,18 @@ def test_shipped_references_can_be_read_and_judge(trusted: ImageSet) -> None:
     for reference in shipped():
         assert len(reference.models) >= LEAST_MODELS
         assert len({model.digest for model in reference.models}) == len(reference.models)
+
+
+@pytest.mark.parametrize("names", ["the same", "others"])
+def test_a_shipped_reference_speaks_for_its_own_task_unasked(
+    models: list[TorchClassifier], trusted: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: str
+) -> None:
+    reference, _ = made(models[:-1], trusted, tmp_path / "r.json")
+    monkeypatch.setattr(calibration, "shipped", lambda: (reference,))
+    classes = reference.classes if names == "the same" else tuple("abcdefghij")
+    null = null_for(models[-1], plan("scan", methods=QUICK), classes, None)
+    assert (null is not None) == (names == "the same")
+    assert null_for(models[-1], plan("scan", methods=QUICK), classes, reference) is not None
 
 
 def test_options_reach_the_methods(models: list[TorchClassifier], trusted: ImageSet, tmp_path: Path) -> None:

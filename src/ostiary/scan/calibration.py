@@ -59,8 +59,9 @@ def null_for(
 ) -> Null | None:
     """What the given reference, else a shipped one that fits, says of `model`; None where there is none.
 
-    It speaks for those of the `planned` methods that were run on the reference models with equal parameters.
-    A reference model never judges itself.
+    One that was not asked for must also be of the same task, by the names of its classes: models of the same kind that
+    learned something else differ from it for that reason alone. It speaks for those of the `planned` methods that were
+    run on the reference models with equal parameters. A reference model never judges itself.
 
     Raises FormatError for a file that is no reference, ConfigError for one that was made from other models, with
     none of the methods, or from too few models.
@@ -69,7 +70,8 @@ def null_for(
         return None
     kind = (model.arch, len(model.classes), model.input_shape)
     if given is None:
-        fitting = [one for one in shipped() if one.unfit(*kind) is None and _known(one, planned)]
+        same = [one for one in shipped() if one.unfit(*kind) is None and one.classes == tuple(classes)]
+        fitting = [one for one in same if _known(one, planned)]
         return Null(_without(fitting[-1], model), _known(fitting[-1], planned), classes) if fitting else None
     reference = given if isinstance(given, Reference) else read_reference(Path(given))
     reason = reference.unfit(*kind)
