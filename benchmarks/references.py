@@ -38,6 +38,7 @@ def main() -> None:
         if model.kind != "twin" or args.arch not in (None, model.arch) or store.model(model.key) is None:
             continue
         trusted = trusted_of(store, model, grid.grid.trusted[0])
+        trusted.name = f"{model.data.name}, {model.data.trusted_from} part"
         out = args.out / f"{model.arch}-{model.data.name}.json"
         note(f"{out.name}: seed {model.seed}")
         _, left = calibrate(
