@@ -69,8 +69,8 @@ def run_demo(folder: Path, *, seed: int, on_stage: OnStage) -> Demo:
             second.submit(train_model, twin_set, twin, arch="small-cnn", recipe=RECIPE, options=options),
         ]
         screening = defender.submit(screen_data, poisoned, str(model), options=options)
-        scanning = defender.submit(scan_model, str(model), trusted, options=options)
-        twin_scanning = second.submit(scan_model, str(twin), trusted, options=options)
+        scanning = defender.submit(scan_model, str(model), trusted, preset="quick", options=options)
+        twin_scanning = second.submit(scan_model, str(twin), trusted, preset="quick", options=options)
         for name, future in zip(("train", "train twin"), training, strict=True):
             done(name, future)
         before = _evaluate(model, twin, truth, options)

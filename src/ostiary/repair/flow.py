@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from ostiary.training import per_class, predicted, predictions, rate
 FLIP = "flip rate of the recovered trigger"
 WITH_TRIGGER = "repair.trigger-unlearning"
 WITHOUT_TRIGGER = "repair.fine-pruning"
+STANDARD = "standard"
+"""The preset of a scan that the repair makes itself."""
 CHANCE = 0.05
 """Below this probability a loss of accuracy is not taken for chance."""
 
@@ -54,8 +56,8 @@ def repair(
     first. Without `method`, a recovered trigger is unlearned, and a model without one is fine-pruned.
     Nothing is written when accuracy falls by more than `max_loss` points and by more than chance explains
     on that many images; a fall that could be chance is a caution.
-    The record's verdict is that of the scan of the repaired model, for which all trusted images serve,
-    those that the repair learned from among them. Raises OstiaryError for unusable
+    The record's verdict is that of the scan of the repaired model, by the preset of the scan before it, for which all
+    trusted images serve, those that the repair learned from among them. Raises OstiaryError for unusable
     inputs, and for a model whose repaired copy could not be loaded again.
     """
     refuse_existing(out)
@@ -69,7 +71,7 @@ def repair(
     extra = {resolve("repair", name): dict(values) for name, values in (params or {}).items()}
     named = resolve("repair", method) if method else None
     begun = time.monotonic()
-    before = _scan(model, trusted, options) if scan is None else _read_scan(scan, model)
+    preset, before = (STANDARD, _scan(model, trusted, options)) if scan is None else _read_scan(scan, model)
     if options.time_limit is not None:
         options = dataclasses.replace(options, time_limit=max(0.0, options.time_limit - (time.monotonic() - begun)))
     evidence = _found(before)
@@ -79,7 +81,8 @@ def repair(
         raise DataError(f"'{next(iter(extra))}' has parameters but '{chosen}' runs")
     tune, check = split(trusted, (0.75, 0.25), seed=options.seed)
     have = have_of(model, tune, trigger=bool(evidence.candidates))
-    asked = [chosen, *(scanner.card.id for scanner in plan("scan"))]
+    scanners = plan("scan", preset=preset)
+    asked = [chosen, *(scanner.card.id for scanner in scanners)]
     session = start("repair", model, options, {"max_loss": max_loss, "method": chosen}, asked, trusted=trusted)
     if verdict(before, session.classes) == "incomplete":
         session.caution("OS910", f"the scan before the repair did not examine every class; {chosen} was chosen without")
@@ -89,12 +92,18 @@ def repair(
 
     outcome = session.execute(built, model, tune, evidence, have=have, summarise=summarise)
     if isinstance(outcome.result.evidence, RepairEvidence) and not session.interrupted:
-        _conclude(session, outcome.value.model, outcome.result.evidence, trusted, out, max_loss)
+        _conclude(session, outcome.value.model, outcome.result.evidence, trusted, scanners, out, max_loss)
     return session.finish()
 
 
 def _conclude(
-    session: Session, repaired: TorchClassifier, evidence: RepairEvidence, trusted: ImageSet, out: Path, max_loss: float
+    session: Session,
+    repaired: TorchClassifier,
+    evidence: RepairEvidence,
+    trusted: ImageSet,
+    scanners: Sequence[Any],
+    out: Path,
+    max_loss: float,
 ) -> None:
     before, after = evidence.before["accuracy"], evidence.after["accuracy"]
     lost = before.k - after.k
@@ -108,7 +117,7 @@ def _conclude(
     if lost > max_loss / 100 * before.n:
         session.caution("OS909", f"{fell}, which so few cannot tell from the limit of {max_loss:g}")
     have = have_of(repaired, trusted)
-    session.execute_all(plan("scan"), repaired, trusted, have=have, exhaustive=False)
+    session.execute_all(scanners, repaired, trusted, have=have, exhaustive=False)
     if session.interrupted:
         return
     save_model(
@@ -127,8 +136,8 @@ def too_many(lost: int, n: int, max_loss: float) -> bool:
 
 
 def _scan(model: TorchClassifier, trusted: ImageSet, options: Options) -> list[MethodResult]:
-    planned = plan("scan")
-    session = start("scan", model, options, {"preset": "standard"}, [m.card.id for m in planned], trusted=trusted)
+    planned = plan("scan", preset=STANDARD)
+    session = start("scan", model, options, {"preset": STANDARD}, [m.card.id for m in planned], trusted=trusted)
     session.execute_all(planned, model, trusted, have=have_of(model, trusted), exhaustive=False)
     session.finish()
     if session.interrupted:
@@ -136,13 +145,15 @@ def _scan(model: TorchClassifier, trusted: ImageSet, options: Options) -> list[M
     return session.results
 
 
-def _read_scan(where: Path | str, model: TorchClassifier) -> list[MethodResult]:
+def _read_scan(where: Path | str, model: TorchClassifier) -> tuple[str, list[MethodResult]]:
+    """The preset and the results of a kept scan."""
     record, folder = read_record(where)
     if record.kind != "scan" or record.digests.get("model") != model.digest:
         raise FormatError(
             f"'{where}' is not a scan record of this model", hint="leave --scan out to scan the model first"
         )
-    return [_with_arrays(result, record, folder) for result in record.results]
+    preset = str(record.config.get("preset", STANDARD))
+    return preset, [_with_arrays(result, record, folder) for result in record.results]
 
 
 def _with_arrays(result: MethodResult, record: Record, folder: Path) -> MethodResult:
@@ -193,7 +204,10 @@ def _flip_rate(model: TorchClassifier, candidates: tuple[Candidate, ...], x: Ima
     hits = total = 0
     for candidate in candidates:
         assert candidate.mask is not None and candidate.pattern is not None  # noqa: S101 - attached by the scan
-        others = x[y != candidate.target] if candidate.source is None else x[y == candidate.source]
+        if candidate.source is not None:
+            others = x[y == candidate.source]
+        else:
+            others = x if candidate.target is None else x[y != candidate.target]
         mask, pattern = torch.from_numpy(candidate.mask), torch.from_numpy(candidate.pattern)
         answers = predicted(model, stamp(others, mask, pattern))
         meant = answers != predicted(model, others) if candidate.target is None else answers == candidate.target
