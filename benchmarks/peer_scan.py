@@ -22,9 +22,8 @@ import numpy as np
 import torch
 from benchmarks.common import HERE, Records, note, parse, parser
 from benchmarks.peers import neural_cleanse as published
-from benchmarks.scanners import WORKS, fitting, success, trusted_of
+from benchmarks.scanners import WORKS, area, fitting, success, trusted_of
 
-from ostiary.bench.leaderboard import auroc
 from ostiary.bench.runner import make_plan
 from ostiary.bench.store import MODEL, Store
 from ostiary.core.plan import plan
@@ -119,9 +118,8 @@ def summarise(records: Records) -> None:
     if not bad or not good:
         return
     for name, score in (("published", "published: index"), ("preset", "preset: z")):
-        area = auroc([row[score] for row in bad], [row[score] for row in good])
         figures = {
-            "AUROC": f"{area.value:.3f} [{area.low:.3f}, {area.high:.3f}]",
+            "AUROC": area([row[score] for row in bad], [row[score] for row in good]),
             "median passes": statistics.median(row[f"{name}: passes"] for row in rows),
             "median seconds": statistics.median(row[f"{name}: seconds"] for row in rows),
         }

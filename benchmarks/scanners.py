@@ -165,10 +165,17 @@ def _column(rows: Sequence[dict[str, Any]]) -> np.ndarray:
     return np.array([[score(row)] for row in rows])
 
 
-def summarise(records: Records, preset: str) -> None:
-    """Rows of the summary from all rows of models."""
+def area(bad: Sequence[float], good: Sequence[float]) -> str:
+    """AUROC with its interval, where there are models enough for one."""
     from ostiary.bench.leaderboard import auroc
 
+    found = auroc(bad, good)
+    ends = "" if found.low is None or found.high is None else f" [{found.low:.3f}, {found.high:.3f}]"
+    return f"{found.value:.3f}{ends}"
+
+
+def summarise(records: Records, preset: str) -> None:
+    """Rows of the summary from all rows of models."""
     rows = [
         row["figures"]
         for row in records.document["rows"]
@@ -182,22 +189,20 @@ def summarise(records: Records, preset: str) -> None:
     for name, group in groups.items():
         if not group or not good:
             continue
-        area = auroc([score(row) for row in group], [score(row) for row in good])
         named = [row for row in group if row["found"] and row["target"] is not None]
         figures = {
             "found": rate(bool(row["found"]) for row in group),
             "right class first": rate(row["strangest"] == row["target"] for row in named),
             "at most two classes": rate(len(row["found"]) <= 2 for row in named),
-            "AUROC": f"{area.value:.3f} [{area.low:.3f}, {area.high:.3f}]",
+            "AUROC": area([score(row) for row in group], [score(row) for row in good]),
         }
         if name == "all attacks":
             figures["cross-entropy"] = cross_entropy(bad, good)
         records.add(SUMMARY, f"{preset}: {name}", figures, seeds=[], n=len(group), seconds=0.0)
     twins = [score(row) for row in good if row["kind"] == "twin"]
     if len(twins) > 1:
-        area = auroc(twins[::2], twins[1::2])
-        figures = {"AUROC": f"{area.value:.3f} [{area.low:.3f}, {area.high:.3f}]"}
-        records.add(SUMMARY, f"{preset}: every other twin against the rest", figures, seeds=[], n=len(twins), seconds=0)
+        halves = {"AUROC": area(twins[::2], twins[1::2])}
+        records.add(SUMMARY, f"{preset}: every other twin against the rest", halves, seeds=[], n=len(twins), seconds=0)
     for kind, words in (("twin", "never attacked"), ("benign", "hard-benign")):
         group = [row for row in good if row["kind"] == kind]
         if group:
