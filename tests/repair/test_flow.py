@@ -61,7 +61,7 @@ def repair(model: TorchClassifier, trusted: ArraySet, out: Path, monkeypatch: An
 
     monkeypatch.setattr(fine_tuning, "fine_tune", tune)
     monkeypatch.setattr(flow, "_scan", lambda *args: [])
-    monkeypatch.setattr(flow, "plan", lambda verb: [])
+    monkeypatch.setattr(flow, "plan", lambda verb, preset: [])
     return repair_model(model, trusted, out, method="fine-tuning")
 
 
