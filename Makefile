@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # make bench-cifar ARGS="--rate 0.01" hands arguments on.
-BENCHMARKS := train scan classes memory demo cifar published
+BENCHMARKS := train scan classes memory demo cifar published scanners peer references
 
 .PHONY: demo test lint format check coverage conformance clean bench-grid $(BENCHMARKS:%=bench-%)
 
@@ -41,6 +41,12 @@ bench-demo: script := demo_seeds
 bench-cifar: script := cifar_story
 bench-cifar: ARGS ?= --work build/cifar-story
 bench-published: script := published_models
+# These three look at the models of a grid: make bench-grid GRID=scanners (or GRID=calibrate) first.
+bench-scanners: script := scanners
+bench-peer: script := peer_scan
+bench-scanners bench-peer: ARGS ?= --store build/bench/scanners --reference $(wildcard src/ostiary/scan/references/*.json)
+bench-references: script := references
+bench-references: ARGS ?= --store build/bench/calibrate
 $(BENCHMARKS:%=bench-%): $(VENV)/.package
 	$(BIN)/python -m benchmarks.$(script) $(ARGS)
 

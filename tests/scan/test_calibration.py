@@ -182,6 +182,8 @@ def test_a_shipped_reference_speaks_for_its_own_task_unasked(
     null = null_for(models[-1], plan("scan", methods=QUICK), classes, None)
     assert (null is not None) == (names == "the same")
     assert null_for(models[-1], plan("scan", methods=QUICK), classes, reference) is not None
+    more = plan("scan", methods=[*QUICK, "mm-bd"])
+    assert null_for(models[-1], more, classes, None) is None, "it does not know all methods"
 
 
 def test_options_reach_the_methods(models: list[TorchClassifier], trusted: ImageSet, tmp_path: Path) -> None:

@@ -60,8 +60,9 @@ def null_for(
     """What the given reference, else a shipped one that fits, says of `model`; None where there is none.
 
     One that was not asked for must also be of the same task, by the names of its classes: models of the same kind that
-    learned something else differ from it for that reason alone. It speaks for those of the `planned` methods that were
-    run on the reference models with equal parameters. A reference model never judges itself.
+    learned something else differ from it for that reason alone; and it must know all methods that have limits. A given
+    one speaks for those of the `planned` methods that were run on the reference models with equal parameters. A
+    reference model never judges itself.
 
     Raises FormatError for a file that is no reference, ConfigError for one that was made from other models, with
     none of the methods, or from too few models.
@@ -71,7 +72,8 @@ def null_for(
     kind = (model.arch, len(model.classes), model.input_shape)
     if given is None:
         same = [one for one in shipped() if one.unfit(*kind) is None and one.classes == tuple(classes)]
-        fitting = [one for one in same if _known(one, planned)]
+        judged = [method for method in planned if method.card.limits]
+        fitting = [one for one in same if len(_known(one, judged)) == len(judged)]
         return Null(_without(fitting[-1], model), _known(fitting[-1], planned), classes) if fitting else None
     reference = given if isinstance(given, Reference) else read_reference(Path(given))
     reason = reference.unfit(*kind)
