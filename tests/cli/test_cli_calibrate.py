@@ -67,6 +67,8 @@ def test_the_record_and_the_report_state_the_reference_and_its_false_alarms(
     page = (folder / "report.html").read_text()
     assert f"Limits from {LEAST_MODELS} reference models" in page and "false alarms on them" in page
     assert "p_reference" in page
+    assert f"limits from {LEAST_MODELS} reference models" in results["text"].out
+    assert "false alarms on them" in results["text"].out
     assert results["without"].record["calibration"]["id"] == "within-model"
 
 

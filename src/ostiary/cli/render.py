@@ -21,6 +21,9 @@ def render_text(record: Record) -> str:
     """The record in a screenful: subject, methods, findings, cautions, verdict, where it is kept."""
     lines = [_subject(record)]
     lines += [_method(result, len(record.coverage.classes)) for result in record.results]
+    if (known := record.calibration) is not None and known.models:
+        alarms = f"; false alarms on them {known.false_positive_rate}" if known.false_positive_rate else ""
+        lines.append(f"  limits from {known.models} reference models ({known.id}){alarms}")
     for result in record.results:
         lines += _evidence(result)
     cautions = dict.fromkeys((*record.cautions, *(c for result in record.results for c in result.cautions)))
