@@ -175,7 +175,7 @@ def test_markdown_cannot_be_broken_out_of(make):
     result = record.results[0].model_copy(update={"reason": evil})
     text = render_markdown([record.model_copy(update={"results": (result,), "command": ("ostiary", "```\n# x")})])
     row = next(line for line in text.splitlines() if line.startswith("| neural-cleanse"))
-    assert row.replace(r"\|", "").count("|") == 7
+    assert row.replace(r"\|", "").count("|") == 8
     for raw in ("<img>", "[x](", "://y", "@team", "**z", "www.y", "\n# "):
         assert raw not in row
     assert "````\nostiary '```\\n# x'\n````" in text

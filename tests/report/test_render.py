@@ -165,7 +165,7 @@ def test_without_samples_no_picture_of_data_but_masks(make):
         assert words in full
         assert words not in bare
     assert 'alt="mask of class 7"' in bare
-    assert 'alt="pattern of class 7"' in bare
+    assert 'alt="pattern, towards class 7 (seven)"' in bare
     assert "train/00000" in bare
 
 

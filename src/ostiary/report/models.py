@@ -134,11 +134,11 @@ def _title(source: Source, candidate: Candidate, flagged: bool) -> str:
 def _stamping(album: Album, k: int, where: str, found: _Recovered) -> list[Picture]:
     """The mask, the pattern inside it, a sample, and the sample with the trigger stamped on."""
     mask = unit(found.masks[k])
-    pictures = [*album.picture(mask, f"mask of the trigger {where}", "mask", "white = replaced")]
+    pictures = [*album.picture(mask, f"mask, {where}", "mask", "white = replaced")]
     if found.patterns is None or k >= len(found.patterns) or found.patterns.shape[2:] != mask.shape:
         return pictures
     pattern = unit(found.patterns[k])
-    pictures += album.picture(pattern * mask, f"pattern of the trigger {where}", "pattern", "inside the mask")
+    pictures += album.picture(pattern * mask, f"pattern, {where}", "pattern", "inside the mask")
     if found.sample is None or found.sample.shape != pattern.shape:
         return pictures
     image = unit(found.sample)
