@@ -77,9 +77,8 @@ class ShiftTrigger(FormSearch):
         run.artifact(f"{name}-mask", mask.squeeze(1))
         run.artifact(f"{name}-pattern", pattern)
         run.artifact(f"{name}-sample", recovered.sample)
-        arrays = {"mask": mask[0, 0].numpy(), "pattern": pattern[0].numpy()}
         best = [one for one in told.candidates if one.target == top.label]
-        changes = {"subject": "model", "target": None, "shift": top.label + 1, **arrays}
+        changes = {"subject": "model", "target": None, "shift": top.label + 1}
         return ModelEvidence(
             score=top.score,
             measures={"shift": float(top.label + 1), **top.measures},
