@@ -12,7 +12,7 @@ from ostiary.core.run import Run
 from ostiary.core.types import Images
 from ostiary.models.classifier import TorchClassifier
 from ostiary.scan.aims import Aim
-from ostiary.scan.forms import Form
+from ostiary.scan.forms import Form, Patch
 from ostiary.scan.penalty import Schedule
 from ostiary.scan.recover import Recovered, evidence, recover
 
@@ -35,7 +35,7 @@ class FormSearch:
     steps: Annotated[int, Field(gt=0)] = 160
     batch: Annotated[int, Field(gt=0)] = 16
     batches_per_round: Annotated[int, Field(gt=0)] = 4
-    lr: Annotated[float, Field(gt=0)] = 0.01
+    lr: Annotated[float, Field(gt=0)] = 0.1
     initial_cost: Annotated[float, Field(gt=0)] = 0.1
     cost_factor: Annotated[float, Field(gt=1)] = 1.5
     patience: Annotated[int, Field(gt=0)] = 3
@@ -69,3 +69,18 @@ class FormSearch:
     def aim(self, classes: int) -> Aim | None:
         """Where images should go: None is to every class in turn."""
         return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PatchSearch(FormSearch):
+    """A search over patches, with the constants of Neural Cleanse's authors."""
+
+    form: ClassVar[FormName] = "patch"
+    searched: ClassVar[Form] = Patch()
+    # Set on develop models of 43 classes: a target is among the four smallest after 8 rounds, and leads after 20.
+    drops: ClassVar[tuple[tuple[int, int], ...]] = ((8, 8), (20, 3))
+
+    batch: Annotated[int, Field(gt=0)] = 32
+    initial_cost: Annotated[float, Field(gt=0)] = 1e-3
+    cost_factor: Annotated[float, Field(gt=1)] = 2.0
+    patience: Annotated[int, Field(gt=0)] = 5

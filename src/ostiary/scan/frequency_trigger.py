@@ -43,6 +43,5 @@ class FrequencyTrigger(FormSearch):
     searched: ClassVar[Form] = Frequencies()
     drops: ClassVar[tuple[tuple[int, int], ...]] = ((8, 8), (20, 3))
 
-    lr: Annotated[float, Field(gt=0)] = 0.1
     initial_cost: Annotated[float, Field(gt=0)] = 1e-2
     success: Annotated[float, Field(gt=0, le=1)] = 0.9

@@ -7,17 +7,16 @@ from pydantic import Field
 
 from ostiary.core.card import Card, Limit, Needs
 from ostiary.core.protocols import LabelledSet
-from ostiary.core.records import FormName, ModelEvidence
+from ostiary.core.records import ModelEvidence
 from ostiary.core.run import Run
 from ostiary.core.types import Images
 from ostiary.models.classifier import TorchClassifier
-from ostiary.scan.form_search import FormSearch
-from ostiary.scan.forms import Form, Patch
+from ostiary.scan.form_search import PatchSearch
 from ostiary.scan.recover import patch_evidence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NeuralCleanse(FormSearch):
+class NeuralCleanse(PatchSearch):
     """Recover the smallest trigger towards every class; a class whose trigger is an outlier is suspicious.
 
     Source: Wang, Yao, Shan, Li, Viswanath, Zheng, Zhao 2019, Neural Cleanse (IEEE S&P), sec. IV;
@@ -54,17 +53,7 @@ class NeuralCleanse(FormSearch):
         marks=frozenset({"mechanism"}),
     )
 
-    form: ClassVar[FormName] = "patch"
-    searched: ClassVar[Form] = Patch()
-    # Set on develop models of 43 classes: a target is among the four smallest after 8 rounds, and leads after 20.
-    drops: ClassVar[tuple[tuple[int, int], ...]] = ((8, 8), (20, 3))
-
     steps: Annotated[int, Field(gt=0)] = 500
-    batch: Annotated[int, Field(gt=0)] = 32
-    lr: Annotated[float, Field(gt=0)] = 0.1
-    initial_cost: Annotated[float, Field(gt=0)] = 1e-3
-    cost_factor: Annotated[float, Field(gt=1)] = 2.0
-    patience: Annotated[int, Field(gt=0)] = 5
     success: Annotated[float, Field(gt=0, le=1)] = 0.99
 
     def scan(self, model: TorchClassifier, trusted: LabelledSet[Images], /, *, run: Run) -> ModelEvidence:

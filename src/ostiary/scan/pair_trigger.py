@@ -8,28 +8,27 @@ from pydantic import Field
 
 from ostiary.core.card import Card, Limit, Needs
 from ostiary.core.protocols import LabelledSet
-from ostiary.core.records import Candidate, ClassScore, FormName, ModelEvidence
+from ostiary.core.records import Candidate, ClassScore, ModelEvidence
 from ostiary.core.run import Run
 from ostiary.core.types import Images
 from ostiary.models.classifier import TorchClassifier
 from ostiary.scan.aims import Aim, OfPairs
-from ostiary.scan.form_search import FormSearch
-from ostiary.scan.forms import Form, Patch
-from ostiary.scan.recover import evidence
+from ostiary.scan.form_search import PatchSearch
+from ostiary.scan.recover import evidence, keep_patches
 
 LEAST_OTHERS = 3
 """Pairs that one is held against."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PairTrigger(FormSearch):
+class PairTrigger(PatchSearch):
     """Recover the smallest patch that sends one class to another and leaves all others alone, for every pair.
 
     Source: none; the search is that of Wang et al. 2019, Neural Cleanse (IEEE S&P), sec. IV, with another aim: the
     source-specific backdoor (Tang et al. 2021, SCAn), whose trigger acts on one class only. That all others stay is
     what tells it from the natural nearness of two classes. Most pairs are dropped early, and those that are nearest by
     nature go on to the end; a pair is held against the smallest of these. A class counts with the smallest patch of
-    the pairs that lead to it. See `FormSearch` and `aims.OfPairs`.
+    the pairs that lead to it. See `PatchSearch` and `aims.OfPairs`.
     """
 
     card: ClassVar[Card] = Card(
@@ -47,16 +46,9 @@ class PairTrigger(FormSearch):
         ),
         marks=frozenset({"mechanism"}),
     )
-    form: ClassVar[FormName] = "patch"
-    searched: ClassVar[Form] = Patch()
     drops: ClassVar[tuple[tuple[int, int], ...]] = ((8, 24), (20, 8))
 
     steps: Annotated[int, Field(gt=0)] = 240
-    batch: Annotated[int, Field(gt=0)] = 32
-    lr: Annotated[float, Field(gt=0)] = 0.1
-    initial_cost: Annotated[float, Field(gt=0)] = 1e-3
-    cost_factor: Annotated[float, Field(gt=1)] = 2.0
-    patience: Annotated[int, Field(gt=0)] = 5
     success: Annotated[float, Field(gt=0, le=1)] = 0.8
 
     def aim(self, classes: int) -> Aim:
@@ -78,9 +70,7 @@ class PairTrigger(FormSearch):
             changes = {"subject": f"class:{targets[pair]}", "target": targets[pair], "source": sources[pair]}
             best[targets[pair]], chosen[targets[pair]] = one.model_copy(update={**changes, "score": ratio}), pair
         mask, pattern = (part[chosen] for part in recovered.found.parts)
-        run.artifact(f"{name}-mask", mask.squeeze(1))
-        run.artifact(f"{name}-pattern", pattern)
-        run.artifact(f"{name}-sample", recovered.sample)
+        keep_patches(run, name, mask, pattern, recovered.sample)
         cut = {targets[pair] for pair in (~recovered.found.finished).nonzero().flatten().tolist()}
         scores = [one.score for one in best.values() if one.score is not None]
         return ModelEvidence(

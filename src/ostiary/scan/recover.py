@@ -169,6 +169,13 @@ def evidence(recovered: Recovered, form: FormName, artifact: str, *, size: str =
     )
 
 
+def keep_patches(run: Run, artifact: str, mask: Tensor, pattern: Tensor, sample: Tensor) -> None:
+    """Keep masks [k, 1, h, w], patterns [k, c, h, w] and a sample [c, h, w] as reports and repairs read them."""
+    run.artifact(f"{artifact}-mask", mask.squeeze(1))
+    run.artifact(f"{artifact}-pattern", pattern)
+    run.artifact(f"{artifact}-sample", sample)
+
+
 def patch_evidence(recovered: Recovered, artifact: str, success: float, run: Run) -> ModelEvidence:
     """`evidence` of a search for patches, its arrays kept under `artifact`.
 
@@ -180,9 +187,7 @@ def patch_evidence(recovered: Recovered, artifact: str, success: float, run: Run
     if missed:
         run.caution("OS904", f"no patch reached {success:.0%} success for {missed} classes; left unscored")
     mask, pattern = found.parts
-    run.artifact(f"{artifact}-mask", mask.squeeze(1))
-    run.artifact(f"{artifact}-pattern", pattern)
-    run.artifact(f"{artifact}-sample", recovered.sample)
+    keep_patches(run, artifact, mask, pattern, recovered.sample)
     told = evidence(recovered, "patch", artifact, size="mask_l1")
     dropped = (f"class:{label}" for label in found.dropped.nonzero().flatten().tolist())
     every = {*dropped, *(one.subject for one in told.candidates)}

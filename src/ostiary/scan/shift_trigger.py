@@ -8,27 +8,26 @@ from pydantic import Field
 from ostiary.core.card import Card, Limit, Needs
 from ostiary.core.errors import NotMet, OutOfTime
 from ostiary.core.protocols import LabelledSet
-from ostiary.core.records import FormName, ModelEvidence
+from ostiary.core.records import ModelEvidence
 from ostiary.core.run import Run
 from ostiary.core.types import Images
 from ostiary.models.classifier import TorchClassifier
 from ostiary.scan.aims import Aim, ToShifted
-from ostiary.scan.form_search import FormSearch
-from ostiary.scan.forms import Form, Patch
-from ostiary.scan.recover import evidence
+from ostiary.scan.form_search import PatchSearch
+from ostiary.scan.recover import evidence, keep_patches
 
 LEAST_CLASSES = 4
 """With fewer there are no two other steps to compare one with."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ShiftTrigger(FormSearch):
+class ShiftTrigger(PatchSearch):
     """Recover the smallest patch that moves every class on by the same step, for every step, and compare the steps.
 
     Source: none; the search is that of Wang et al. 2019, Neural Cleanse (IEEE S&P), sec. IV, with another aim: the
     all-to-all backdoor of Gu et al. 2017, BadNets, whose trigger turns class y into y + 1. A patch that moves each
     class elsewhere must leave them distinct, so that no patch of a model that nobody attacked does it unless it covers
-    most of the image. See `FormSearch` and `aims.ToShifted`. Raises NotMet for fewer than four classes, OutOfTime
+    most of the image. See `PatchSearch` and `aims.ToShifted`. Raises NotMet for fewer than four classes, OutOfTime
     when the deadline passes first.
     """
 
@@ -48,16 +47,8 @@ class ShiftTrigger(FormSearch):
         ),
         marks=frozenset({"mechanism"}),
     )
-    form: ClassVar[FormName] = "patch"
-    searched: ClassVar[Form] = Patch()
-    drops: ClassVar[tuple[tuple[int, int], ...]] = ((8, 8), (20, 3))
 
     steps: Annotated[int, Field(gt=0)] = 160
-    batch: Annotated[int, Field(gt=0)] = 32
-    lr: Annotated[float, Field(gt=0)] = 0.1
-    initial_cost: Annotated[float, Field(gt=0)] = 1e-3
-    cost_factor: Annotated[float, Field(gt=1)] = 2.0
-    patience: Annotated[int, Field(gt=0)] = 5
     success: Annotated[float, Field(gt=0, le=1)] = 0.6
 
     def aim(self, classes: int) -> Aim:
@@ -74,9 +65,7 @@ class ShiftTrigger(FormSearch):
         told = evidence(recovered, self.form, name, size="mask_l1")
         top = max(told.per_class, key=lambda row: row.score or 0.0)
         mask, pattern = (part[top.label : top.label + 1] for part in recovered.found.parts)
-        run.artifact(f"{name}-mask", mask.squeeze(1))
-        run.artifact(f"{name}-pattern", pattern)
-        run.artifact(f"{name}-sample", recovered.sample)
+        keep_patches(run, name, mask, pattern, recovered.sample)
         best = [one for one in told.candidates if one.target == top.label]
         changes = {"subject": "model", "target": None, "shift": top.label + 1}
         return ModelEvidence(

@@ -39,5 +39,4 @@ class WarpTrigger(FormSearch):
     drops: ClassVar[tuple[tuple[int, int], ...]] = ((10, 8), (20, 3))
 
     steps: Annotated[int, Field(gt=0)] = 300
-    lr: Annotated[float, Field(gt=0)] = 0.1
     success: Annotated[float, Field(gt=0, le=1)] = 0.85
