@@ -1,5 +1,6 @@
 """What reference models say of a model's classes."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def reference(ratios: np.ndarray, met: bool = True, method: str = "scan.m") -> R
                 name=f"m{number}",
                 digest=f"{number}",
                 values={
-                    method: ClassValues(strangeness=tuple(map(math.log, row)), others_met=(met,) * len(row)),
+                    method: ClassValues(compared=tuple((math.log(one),) for one in row), others_met=(met,) * len(row)),
                 },
             )
             for number, row in enumerate(ratios)
@@ -167,6 +168,28 @@ def test_a_natural_class_beyond_the_built_in_limit_is_no_finding_against_referen
     natural = evidence([1.0, 4.0, 1.0])
     assert [found.subject for found in decide(natural, CARD, CLASSES)] == ["class:1"]
     assert decide(one.judge(natural, CARD), CARD, CLASSES, one) == ()
+
+
+def test_the_smallest_of_large_triggers_is_nothing_strange() -> None:
+    """The ratio of a class is out of all proportion, and its trigger larger than in any reference model."""
+    card = dataclasses.replace(CARD, size="size")
+    plain = reference(drawn(39))
+    sized = [
+        model.model_copy(
+            update={"values": {"scan.m": ClassValues(compared=tuple(zip(*both, strict=True)), others_met=(True,) * 3)}}
+        )
+        for model, sizes in zip(plain.models, np.log(drawn(39, seed=1)), strict=True)
+        for both in [([own[0] for own in model.values["scan.m"].compared], list(-sizes))]
+    ]
+    one = Null(plain.model_copy(update={"models": tuple(sized)}), ["scan.m"], CLASSES)
+
+    def p(size: float) -> float:
+        told = evidence([1.0, 1.0, 9.0])
+        rows = tuple(r.model_copy(update={"measures": {**r.measures, "size": size}}) for r in told.per_class)
+        return one.judge(told.model_copy(update={"per_class": rows}), card).per_class[2].measures[MEASURE]
+
+    assert p(1 / 9) == 1 / 40
+    assert p(2.0) > 0.5
 
 
 def test_a_method_that_the_reference_does_not_know_keeps_its_own_limits() -> None:

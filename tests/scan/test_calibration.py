@@ -53,8 +53,8 @@ def test_a_reference_says_what_it_was_made_of(file: Path, trusted: ImageSet) -> 
     assert (reference.arch, reference.classes, reference.input_shape) == ("small-cnn", trusted.classes, (3, 32, 32))
     assert sorted(reference.methods) == ["scan.channel-lipschitz", "scan.trojan-signature"]
     values = reference.models[0].values
-    assert len(values["scan.trojan-signature"].strangeness) == 10
-    assert len(values["scan.channel-lipschitz"].strangeness) == 1, "the model as a whole"
+    assert len(values["scan.trojan-signature"].compared) == 10
+    assert len(values["scan.channel-lipschitz"].compared) == 1, "the model as a whole"
 
 
 def test_a_stopped_calibration_goes_on_where_it_was(

@@ -74,8 +74,9 @@ class Card:
 
     `id` is `verb.name` (`text.verb.name`), unique across packages. `code` is the stable code of its
     findings and `limits` the built-in conjunction of ranges that makes a class suspicious when no
-    calibration of the user's own is given. Where `confirms` is False, held-out flips confirm none of its
-    findings without reference models: they are `suspect`. `marks` are the conformance marks it has earned.
+    calibration of the user's own is given. `size` names the measure of a trigger's own size, where there is one: it is
+    held against reference models beside the first limit's measure. Where `confirms` is False, held-out flips confirm
+    none of its findings without reference models: they are `suspect`. `marks` are the conformance marks it has earned.
     """
 
     id: str
@@ -87,6 +88,7 @@ class Card:
     official_code: str = ""
     code: str = ""
     limits: tuple[Limit, ...] = ()
+    size: str = ""
     sample_limit: float | None = None
     confirms: bool = True
     deviations: tuple[str, ...] = ()

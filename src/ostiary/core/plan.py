@@ -11,10 +11,14 @@ Preset = dict[str, dict[str, Any]]
 
 PRESETS: dict[str, dict[str, Preset]] = {
     "scan": {
-        "quick": {"scan.trojan-signature": {}, "scan.neural-cleanse": {"steps": 240}, "scan.frequency-trigger": {}},
+        "quick": {
+            "scan.trojan-signature": {},
+            "scan.neural-cleanse": {"steps": 240, "batch": 16},
+            "scan.frequency-trigger": {},
+        },
         "standard": {
             "scan.trojan-signature": {},
-            "scan.neural-cleanse": {"steps": 240},
+            "scan.neural-cleanse": {"steps": 240, "batch": 16},
             "scan.frequency-trigger": {},
             "scan.shift-trigger": {},
             "scan.warp-trigger": {},

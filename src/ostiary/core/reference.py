@@ -2,7 +2,9 @@
 
 A method's limit compares the classes of one model. Natural classes differ too, so a reference tells how
 far they do: each class is held against the same class of the reference models, and the strangest class
-of a model against the strangest class of each of them.
+of a model against the strangest class of each of them. Where a method measures a trigger's size, the class must be
+strange among the classes of its model, and its trigger small in itself: in a model all of whose triggers are large
+one is the smallest, too.
 """
 
 import math
@@ -36,19 +38,33 @@ TAIL = 0.9
 MIN_SPREAD = 0.05
 """The least spread of strangeness (5 % of a size), so that equal references do not make all else infinite."""
 TINY = 1e-300
+DIGITS = 4
+"""Decimals that are kept: a hundredth of a percent of a size."""
 MAX_BYTES = 64 * 2**20
 
 
 def strangeness(row: ClassScore, card: Card) -> float | None:
     """The measure of the card's first limit, turned so that more is stranger; None where unmeasured.
 
-    Sizes, ratios and p-values count by their logarithm, as the limit says.
+    Ratios and p-values count by their logarithm, as the limit says.
     """
     limit = card.limits[0]
     value = row.measures.get(limit.measure)
     if value is None:
         return None
     return (math.log(max(value, TINY)) if limit.log else value) * (1 if limit.high is None else -1)
+
+
+def smallness(row: ClassScore, card: Card) -> float | None:
+    """The logarithm of how small the class's trigger is; None where the card names no size, or it is unmeasured."""
+    value = row.measures.get(card.size)
+    return None if value is None else -math.log(max(value, TINY))
+
+
+def compared(row: ClassScore, card: Card) -> tuple[float | None, ...]:
+    """What of a class is held against reference models: its strangeness and, where the card names a size, smallness."""
+    both = (strangeness(row, card), smallness(row, card)) if card.size else (strangeness(row, card),)
+    return tuple(None if value is None else round(value, DIGITS) for value in both)
 
 
 def subjects(evidence: ModelEvidence) -> tuple[ClassScore, ...]:
@@ -69,12 +85,12 @@ class Searched(Frozen):
 
 
 class ClassValues(Frozen):
-    """What one method gave for one model, class by class: the strangeness, and whether all other limits are met.
+    """What one method gave for one model: all that is `compared`, class by class, and whether all other limits are met.
 
-    One value where the method measures the model as a whole.
+    One class where the method measures the model as a whole.
     """
 
-    strangeness: tuple[float | None, ...]
+    compared: tuple[tuple[float | None, ...], ...]
     others_met: tuple[bool, ...]
 
 
@@ -90,7 +106,7 @@ class Reference(Frozen):
     """The reference models of one architecture, number of classes and input shape; a JSON file."""
 
     kind: Literal["reference"] = "reference"
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     created: str
     ostiary: str
     arch: str
@@ -143,7 +159,12 @@ def read_reference(path: Path) -> Reference:
 
 def write_reference(reference: Reference, path: Path) -> None:
     """Write a reference, in place of an earlier one of that name; raises OutputError."""
-    write_text(path, reference.model_dump_json(indent=1) + "\n", replace=True)
+    write_text(path, reference.model_dump_json() + "\n", replace=True)
+
+
+def _rows(values: Sequence[Sequence[float | None]]) -> np.ndarray:
+    """The classes' values as an array, NaN for None."""
+    return np.array([[np.nan if one is None else one for one in row] for row in values], dtype=float)
 
 
 def _unit(largest: np.ndarray) -> float:
@@ -155,13 +176,13 @@ def _unit(largest: np.ndarray) -> float:
 class Null:
     """What a reference says of the classes of a model, for the methods of one run.
 
-    Classes that fail another limit of a method can be no finding and count nowhere. The strangeness z of
-    a class is its distance from the median of the same class of the references (of all classes, where the
-    names differ), in robust standard deviations over all of them, over the method's unit: the distance that the
-    strangest class of one reference model in ten reaches. Methods differ in their tails, and without a unit the one
-    with the longest would decide for all. A model's statistic is its largest z over all classes and methods of the
-    run; p is the share of reference models, with the model itself, whose statistic reaches z. So p holds for the run
-    as a whole, however many classes and methods there are.
+    Classes that fail another limit of a method can be no finding and count nowhere. The strangeness z of a class is
+    its distance from the median of the same class of the references (of all classes, where the names differ), in
+    robust standard deviations over all of them, the least over what is `compared`, over the method's unit: the
+    distance that the strangest class of one reference model in ten reaches. Methods differ in their tails, and
+    without a unit the one with the longest would decide for all. A model's statistic is its largest z over all
+    classes and methods of the run; p is the share of reference models, with the model itself, whose statistic reaches
+    z. So p holds for the run as a whole, however many classes and methods there are.
 
     Raises ConfigError for fewer than `LEAST_MODELS` models.
     """
@@ -178,9 +199,7 @@ class Null:
         named = tuple(classes) == reference.classes and tuple(classes) != tuple(map(str, range(len(classes))))
         self._named = named and len(reference.models) >= NAMED_MODELS
         self._values = {
-            method: np.array(
-                [[np.nan if s is None else s for s in model.values[method].strangeness] for model in reference.models]
-            )
+            method: np.array([_rows(model.values[method].compared) for model in reference.models])
             for method in self.methods
         }
         self._met = {
@@ -192,7 +211,12 @@ class Null:
         self.statistics = np.max([np.full(len(reference.models), -math.inf), *scaled], axis=0)
 
     def _standard(self, values: np.ndarray, rest: np.ndarray) -> np.ndarray:
-        """`values` [k] against the references `rest` [n, k]."""
+        """`values` [k, m] against the references `rest` [n, k, m]: the least over the m measures, [k]."""
+        each = [self._distance(values[:, at], rest[:, :, at]) for at in range(values.shape[1])]
+        return np.asarray(np.min(each, axis=0))
+
+    def _distance(self, values: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        """One measure of `values` [k] against the references `rest` [n, k]."""
         with np.errstate(invalid="ignore"):
             known = ~np.isnan(rest)
             middle = np.nanmedian(rest) if known.any() else 0.0
@@ -226,15 +250,13 @@ class Null:
     def judge(self, evidence: ModelEvidence, card: Card) -> ModelEvidence:
         """The evidence with p, and the distance z behind it, of each class that meets all limits of `card` but one."""
         rows = subjects(evidence)
-        values = np.full(len(rows), np.nan)
-        for row in rows:
-            own = strangeness(row, card) if meets_others(row, card) else None
-            values[row.label] = np.nan if own is None else own
+        values = _rows([compared(row, card) for row in sorted(rows, key=lambda row: row.label)])
+        values[[row.label for row in rows if not meets_others(row, card)]] = np.nan
         z = self._standard(values, self._values[card.id]) / self._units[card.id]
         p = (1 + (self.statistics[:, None] >= z).sum(0)) / (self.models + 1)
         judged = tuple(
             row
-            if np.isnan(values[row.label])
+            if np.isnan(z[row.label])
             else row.model_copy(
                 update={"measures": {**row.measures, MEASURE: float(p[row.label]), DISTANCE: float(z[row.label])}}
             )

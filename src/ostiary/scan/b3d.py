@@ -40,6 +40,7 @@ class B3D:
         cost="at most steps x (samples + check / steps per round) queries for each class, then 256 for each",
         code="OS205",
         limits=(Limit(measure="size_ratio", low=3.0), Limit(measure="flip_held_out", low=0.75)),
+        size="mask_l1",
         confirms=False,  # a search that queries cut short leaves masks large, and large ones flip anything
         deviations=(
             "mask and pattern are searched on a coarse grid of cells, 16 a side, and not pixel by pixel",

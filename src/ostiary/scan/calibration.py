@@ -17,10 +17,10 @@ from ostiary.core.reference import (
     Reference,
     ReferenceModel,
     Searched,
+    compared,
     meets_others,
     now,
     read_reference,
-    strangeness,
     subjects,
     write_reference,
 )
@@ -190,6 +190,6 @@ def _values(outcome: Outcome, method: Any) -> ClassValues:
     evidence = outcome.result.evidence
     rows = subjects(evidence) if isinstance(evidence, ModelEvidence) else ()
     return ClassValues(
-        strangeness=tuple(strangeness(row, method.card) for row in rows),
+        compared=tuple(compared(row, method.card) for row in rows),
         others_met=tuple(meets_others(row, method.card) for row in rows),
     )

@@ -26,12 +26,13 @@ class FrequencyTrigger(FormSearch):
         needs=Needs(access="gradients", modality="images", trusted_per_class=4),
         cost="steps x classes x batch forward and backward passes to the input",
         code="OS203",
-        version="1",
+        version="2",
         limits=(
             Limit(measure="size_ratio", low=4.0),
             Limit(measure="flip_held_out", low=0.75),
             Limit(measure="size", high=5.0),  # models trained against adversarial examples need more towards all
         ),
+        size="size",
         blind_spots=(
             "a weak pattern towards a class that takes many frequencies by nature, without reference models",
             "patches and warps; triggers that differ from image to image",
@@ -41,7 +42,8 @@ class FrequencyTrigger(FormSearch):
     )
     form: ClassVar[FormName] = "frequencies"
     searched: ClassVar[Form] = Frequencies()
-    drops: ClassVar[tuple[tuple[int, int], ...]] = ((8, 8), (20, 3))
+    # On develop models a target leads after 8 rounds.
+    drops: ClassVar[tuple[tuple[int, int], ...]] = ((8, 4), (16, 2))
 
     initial_cost: Annotated[float, Field(gt=0)] = 1e-2
     success: Annotated[float, Field(gt=0, le=1)] = 0.9

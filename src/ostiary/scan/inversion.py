@@ -13,8 +13,8 @@ from ostiary.scan.aims import Aim
 from ostiary.scan.forms import Form, Parts
 from ostiary.scan.penalty import PenaltyControl, Schedule
 
-TYPICAL = 3
-"""Classes of typical size that are searched to the end when others are dropped."""
+TYPICAL = 2
+"""Searches of typical size that go on to the end when others are dropped."""
 
 
 @dataclass(slots=True)
@@ -120,14 +120,16 @@ class Search:
     def drop(self, smallest: int) -> None:
         """End the search for all but the `smallest` triggers and the typical ones, those next to the median size.
 
-        Where triggers grow, the smallest will be those that work best by now. Which are typical is settled once,
-        among all searches.
+        Where triggers grow, the smallest will be those that work best by now. Which are typical is settled once, among
+        those that were not among the smallest: a target may be of median size early on, and shrinks as no other.
         """
         size, rows = self.sizes(), self.active()
         promise = -self.success if self.form.grows else size
+        best = rows[promise[rows].argsort()[:smallest]]
         if not len(self.typical):
-            self.typical = (size - size.median()).abs().argsort()[:TYPICAL]
-        kept = torch.cat([rows[promise[rows].argsort()[:smallest]], self.typical])
+            others = rows[~torch.isin(rows, best)]
+            self.typical = others[(size[others] - size.median()).abs().argsort()[:TYPICAL]]
+        kept = torch.cat([best, self.typical])
         self.dropped_at[rows[~torch.isin(rows, kept)]] = len(self.snapshots)
         self.snapshots.append(size)
 
@@ -150,7 +152,7 @@ class Search:
         shrink = torch.ones(len(best))
         for number, then in enumerate(self.snapshots):
             now = torch.where(torch.isfinite(best), best, tried)[self.typical]
-            shrink[self.dropped_at == number] = (now / then[self.typical]).median()
+            shrink[self.dropped_at == number] = (now / then[self.typical]).mean()
         finished, dropped = done if cut else torch.ones_like(done), self.dropped_at >= 0
         return Inverted(self.best, size, tried, finished, dropped, shrink, self.passes)
 

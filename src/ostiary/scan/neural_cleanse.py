@@ -32,8 +32,9 @@ class NeuralCleanse(PatchSearch):
         needs=Needs(access="gradients", modality="images", trusted_per_class=4),
         cost="steps x classes x batch forward and backward passes to the input",
         code="OS201",
-        version="2",
+        version="3",
         limits=(Limit(measure="size_ratio", low=3.0), Limit(measure="flip_held_out", low=0.75)),
+        size="mask_l1",
         deviations=(
             "a round of the penalty schedule is 4 batches instead of a pass over 1,000 images",
             "images of the target class count neither in the loss nor in the success",
@@ -41,7 +42,7 @@ class NeuralCleanse(PatchSearch):
             "the verdict rests on a mask 3 times smaller than the median and on 75 % flips of held-out images",
             "the anomaly index is shown where no search ended early, but is no limit (docs/decisions/0005)",
             "a class that no mask sends images to counts in the median with the last mask tried",
-            "after 8 and 20 rounds the search ends for all but the 8 and 3 smallest masks and 3 of typical size",
+            "after 8 and 20 rounds the search ends for all but the 10 and 3 smallest masks and 2 of typical size",
             "classes whose search ended early count with the size they would have if they shrank as the typical ones",
         ),
         blind_spots=(

@@ -38,8 +38,9 @@ class PairTrigger(PatchSearch):
         needs=Needs(access="gradients", modality="images", trusted_per_class=20),
         cost="steps x classes^2 x batch forward and backward passes to the input, most of them in the first rounds",
         code="OS209",
-        version="1",
+        version="2",
         limits=(Limit(measure="size_ratio", low=1.8), Limit(measure="flip_held_out", low=0.5)),
+        size="mask_l1",
         blind_spots=(
             "triggers over the whole image",
             "backdoors that act on several classes, or on all",

@@ -38,8 +38,9 @@ class ShiftTrigger(PatchSearch):
         needs=Needs(access="gradients", modality="images", trusted_per_class=4),
         cost="steps x classes x batch forward and backward passes to the input",
         code="OS208",
-        version="1",
+        version="2",
         limits=(Limit(measure="size_ratio", low=4.0), Limit(measure="flip_held_out", low=0.4)),
+        size="mask_l1",
         blind_spots=(
             "all-to-all backdoors that move classes by different steps",
             "triggers over the whole image; backdoors with one target",
@@ -47,6 +48,9 @@ class ShiftTrigger(PatchSearch):
         ),
         marks=frozenset({"mechanism"}),
     )
+
+    # On develop models the attacker's step leads after 6 rounds.
+    drops: ClassVar[tuple[tuple[int, int], ...]] = ((6, 3), (12, 1))
 
     steps: Annotated[int, Field(gt=0)] = 160
     success: Annotated[float, Field(gt=0, le=1)] = 0.6

@@ -26,8 +26,9 @@ class WarpTrigger(FormSearch):
         needs=Needs(access="gradients", modality="images", trusted_per_class=4),
         cost="steps x classes x batch forward and backward passes to the input",
         code="OS204",
-        version="3",
+        version="4",
         limits=(Limit(measure="size_ratio", low=3.0), Limit(measure="flip_held_out", low=0.75)),
+        size="size",
         blind_spots=(
             "triggers that move nothing: patches, blends, colours",
             "warps that are finer than the grid; all-to-all and source-specific backdoors",
@@ -36,7 +37,8 @@ class WarpTrigger(FormSearch):
     )
     form: ClassVar[FormName] = "warp"
     searched: ClassVar[Form] = Warp()
-    drops: ClassVar[tuple[tuple[int, int], ...]] = ((10, 8), (20, 3))
+    # On develop models a target leads after 6 rounds.
+    drops: ClassVar[tuple[tuple[int, int], ...]] = ((8, 4), (16, 2))
 
-    steps: Annotated[int, Field(gt=0)] = 300
+    steps: Annotated[int, Field(gt=0)] = 240
     success: Annotated[float, Field(gt=0, le=1)] = 0.85
