@@ -21,12 +21,13 @@ from ostiary.core.session import Options, Session
 from ostiary.core.store import load_artifact, read_record
 from ostiary.core.types import Images, Labels
 from ostiary.data import ImageSet, split
-from ostiary.inputs import have_of, start
+from ostiary.inputs import class_names, have_of, start
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.load import save_model
 from ostiary.models.user import is_user_arch
 from ostiary.models.zoo import ZOO
 from ostiary.perturb import stamp
+from ostiary.scan.calibration import null_for
 from ostiary.training import per_class, predicted, predictions, rate
 
 FLIP = "flip rate of the recovered trigger"
@@ -53,7 +54,8 @@ def repair(
 
     A quarter of the trusted images is kept apart: accuracy and flip rates before and after are
     measured on it alone. Without `scan` (a kept scan record of this very model) the model is scanned
-    first. Without `method`, a recovered trigger is unlearned, and a model without one is fine-pruned.
+    first. Both scans use the reference models that come with the package, where some fit. Without
+    `method`, a recovered trigger is unlearned, and a model without one is fine-pruned.
     Nothing is written when accuracy falls by more than `max_loss` points and by more than chance explains
     on that many images; a fall that could be chance is a caution.
     The record's verdict is that of the scan of the repaired model, by the preset of the scan before it, for which all
@@ -117,6 +119,7 @@ def _conclude(
     if lost > max_loss / 100 * before.n:
         session.caution("OS909", f"{fell}, which so few cannot tell from the limit of {max_loss:g}")
     have = have_of(repaired, trusted)
+    session.null = null_for(repaired, scanners, class_names(repaired, trusted), None)
     session.execute_all(scanners, repaired, trusted, have=have, exhaustive=False)
     if session.interrupted:
         return
@@ -138,6 +141,7 @@ def too_many(lost: int, n: int, max_loss: float) -> bool:
 def _scan(model: TorchClassifier, trusted: ImageSet, options: Options) -> list[MethodResult]:
     planned = plan("scan", preset=STANDARD)
     session = start("scan", model, options, {"preset": STANDARD}, [m.card.id for m in planned], trusted=trusted)
+    session.null = null_for(model, planned, class_names(model, trusted), None)
     session.execute_all(planned, model, trusted, have=have_of(model, trusted), exhaustive=False)
     session.finish()
     if session.interrupted:
