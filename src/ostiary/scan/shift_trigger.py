@@ -67,7 +67,8 @@ class ShiftTrigger(PatchSearch):
         if not recovered.found.finished.all():
             raise OutOfTime(f"the time limit passed during {name}", hint="raise --time-limit")
         told = evidence(recovered, self.form, name, size="mask_l1")
-        top = max(told.per_class, key=lambda row: row.score or 0.0)
+        ended = [row for row, dropped in zip(told.per_class, recovered.found.dropped, strict=True) if not dropped]
+        top = max(ended, key=lambda row: row.score or 0.0)
         mask, pattern = (part[top.label : top.label + 1] for part in recovered.found.parts)
         keep_patches(run, name, mask, pattern, recovered.sample)
         best = [one for one in told.candidates if one.target == top.label]
