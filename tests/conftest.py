@@ -19,6 +19,7 @@ def _own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name in [name for name in os.environ if name.startswith("OSTIARY_") and name != "OSTIARY_DATA"]:
             patch.delenv(name)
         patch.setenv("OSTIARY_RUNS", str(tmp_path_factory.mktemp("runs")))
+        patch.setenv("OSTIARY_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 
 

@@ -5,6 +5,7 @@ each as a path; never the truth, the recipe of the model or another method's rat
 goes into one new folder: `result.json` (its MethodResult), arrays as `.npy`, `repaired.safetensors`.
 """
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,7 @@ def defend(
     and these trusted images. Gives the method's status, reason and the seconds it took by itself.
     Raises JobFailed when the method fails, so that nothing of it is kept.
     """
+    os.environ["OSTIARY_CACHE_LIMIT"] = "0"  # else a method's seconds would depend on what ran before it
     run = Run(seed=seed, device=torch.device(device))
     subject = load_model(model, device=device)
     built = make(verb, method, params)

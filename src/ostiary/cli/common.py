@@ -165,6 +165,7 @@ def call_settings(ctx: click.Context, **flags: Any) -> Call:
     """Settle every setting: the command's flags, then those before the verb, environment, file, default."""
     values = {key: found.value for key, found in found_settings(ctx, **flags).items()}
     os.environ["OSTIARY_RUNS"] = values["runs"]
+    os.environ["OSTIARY_CACHE"], os.environ["OSTIARY_CACHE_LIMIT"] = values["cache"], str(values["cache_limit"])
     if values["color"] != "auto":
         ctx.color = values["color"] == "always"
     elif os.environ.get("NO_COLOR"):

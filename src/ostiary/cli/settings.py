@@ -31,6 +31,8 @@ SETTINGS: dict[str, Setting] = {
     "quiet": Setting(False, bool, "nothing on stderr but errors"),
     "verbose": Setting(False, bool, "more on stderr"),
     "runs": Setting("ostiary-runs", str, "folder of the kept records"),
+    "cache": Setting("~/.cache/ostiary", str, "folder of what models make of whole sets, kept for the next call"),
+    "cache_limit": Setting(4.0, float, "GB that the cache may hold; 0 keeps nothing"),
 }
 
 

@@ -123,9 +123,16 @@ class TorchClassifier:
         """Probabilities [n, k] as float32, no gradients. Raises as `logits`."""
         return self.logits(x).float().softmax(dim=1)
 
-    @torch.no_grad()
     def features(self, x: Images, /) -> Features:
         """The input of the module `head_name`, flattened to [n, d], no gradients. Raises as `logits`."""
+        return self.features_and_logits(x)[0]
+
+    @torch.no_grad()
+    def features_and_logits(self, x: Images, /) -> tuple[Features, Logits]:
+        """The input of the module `head_name`, flattened to [n, d], and the logits [n, k], of one pass, no gradients.
+
+        Raises as `logits`.
+        """
         caught: list[Tensor | None] = []
 
         def catch(_: nn.Module, args: Any, kwargs: Any) -> None:
@@ -134,12 +141,12 @@ class TorchClassifier:
         head = self.module.get_submodule(self.head_name)
         handle = head.register_forward_pre_hook(catch, with_kwargs=True)
         try:
-            self.logits(x)
+            logits = self.logits(x)
         finally:
             handle.remove()
         if not caught or caught[-1] is None:
             raise ModelError(f"the layer '{self.head_name}' takes no tensor, so the model has no features")
-        return caught[-1].flatten(1)
+        return caught[-1].flatten(1), logits
 
     def activations(self, x: Images, names: Sequence[str], /) -> dict[str, Tensor]:
         """Outputs of the named modules in one forward pass, with gradients unless the caller turned them off.

@@ -66,11 +66,12 @@ def screen_classes(
             run.caution("OS906", f"class {label} has {len(members)} samples, too few to split; left unscored")
             rows.append(ClassScore(label=label, score=None, measures={"n": len(members)}))
             continue
-        if _alike(whole.features[members]):
+        features = whole.features[members].astype(np.float32)
+        if _alike(features):
             run.caution("OS906", f"class {label}: its {len(members)} samples are all alike to the model; left unscored")
             rows.append(ClassScore(label=label, score=None, measures={"n": len(members)}))
             continue
-        part = split(whole.features[members], run.seed)
+        part = split(features, run.seed)
         scores[members] = part.scores
         parts[label] = part
         nearest |= _nearest_unsuspected(part, members)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ostiary.core.cache import NOWHERE
 from ostiary.core.errors import ConfigError, DataError, FormatError, JobFailed, ModelError, OutOfTime
 from ostiary.core.files import atomic
 from ostiary.core.records import Record
@@ -29,10 +30,10 @@ from ostiary.engines import Done, Engine, Job, schedule
 from ostiary.inputs import check_fit
 from ostiary.models.load import load_model
 from ostiary.models.user import is_user_arch
-from ostiary.screen.features import SetFeatures, compute_features, keep_features
+from ostiary.screen.features import NAMES, SetFeatures, compute_features, keep_features
 
 UNUSABLE = "unusable"
-ARRAYS = ("features", "thumbnails", "digests")
+ARRAYS = (*NAMES, "digests")
 
 
 def screen_shards(
@@ -74,9 +75,9 @@ def screen_shards(
     try:
         jobs = _jobs(opened, shards, folder, {"data": _place(data), "model": _place(model), "how": how}, run)
         _run(engine, jobs, run)
-        features, thumbnails, digests = _joined(jobs, len(opened), folder)
+        *arrays, digests = _joined(jobs, len(opened), folder)
         opened.sample_digests = digests  # else the whole set would be read for its digest
-        keep_features(subject, opened, SetFeatures(features, thumbnails))
+        keep_features(subject, opened, SetFeatures(*arrays))
         if run.deadline is not None:
             options = replace(options, time_limit=max(0.0, run.deadline - time.monotonic()))
         return screen_data(opened, subject, methods=methods, preset=preset, params=params, options=options)
@@ -95,13 +96,14 @@ def measure_shard(
         return {}  # an engine may run a job again whose end it did not see
     try:
         part = Span(open_data(data), start, stop)
-        found = compute_features(load_model(model, device=device, **how), part, Run(device=torch.device(device)))
-        digests = part.sample_digests
+        whole = load_model(model, device=device, **how)
+        found = compute_features(whole, part, Run(device=torch.device(device)), NOWHERE)
+        arrays = {name: getattr(found, name) for name in NAMES} | {"digests": part.sample_digests}
     except (FormatError, DataError, ModelError) as error:
         return {UNUSABLE: str(error), "hint": error.hint}
     with atomic(Path(out)) as folder:
         folder.mkdir()
-        for name, array in zip(ARRAYS, (found.features, found.thumbnails, digests), strict=True):
+        for name, array in arrays.items():
             np.save(folder / f"{name}.npy", array, allow_pickle=False)
     return {}
 
@@ -143,17 +145,17 @@ def _check(ended: Done) -> None:
 
 def _joined(jobs: list[Job], n: int, folder: Path) -> list[np.ndarray]:
     """The arrays of all shards as one file each, mapped; a shard's own files go as soon as they are copied."""
-    wholes: dict[str, np.ndarray] = {}
-    for job in jobs:
-        part = Path(job.args["out"])
-        for name in ARRAYS:
-            block = np.load(part / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            if name not in wholes:
-                file, shape = folder / f"{name}.npy", (n, *block.shape[1:])
-                wholes[name] = np.lib.format.open_memmap(file, mode="w+", dtype=block.dtype, shape=shape)
-            wholes[name][job.args["start"] : job.args["stop"]] = block
-        shutil.rmtree(part)
-    return [wholes[name] for name in ARRAYS]
+    wholes: list[np.ndarray] = []
+    for name in ARRAYS:
+        files = [Path(job.args["out"]) / f"{name}.npy" for job in jobs]
+        blocks = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
+        dtype, shape = np.result_type(*blocks), (n, *blocks[0].shape[1:])
+        whole = np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
+        for job, block, file in zip(jobs, blocks, files, strict=True):
+            whole[job.args["start"] : job.args["stop"]] = block
+            file.unlink()
+        wholes.append(whole)
+    return wholes
 
 
 def _place(name: str | Path) -> str:
