@@ -1,10 +1,10 @@
 """The verbs: scan a model, screen a data set, repair a model, fit a guard. Each returns a Record."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ostiary.core.card import Have
 from ostiary.core.plan import EXHAUSTIVE, plan
 from ostiary.core.protocols import Predictor
 from ostiary.core.records import Record
@@ -12,7 +12,7 @@ from ostiary.core.reference import Reference
 from ostiary.core.session import Options
 from ostiary.core.types import Images
 from ostiary.data import ImageSet, require_classes
-from ostiary.inputs import check_fit, class_names, open_model, open_predictor, open_set, start
+from ostiary.inputs import check_fit, class_names, have_of, open_model, open_predictor, open_set, start
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.load import load_model as load
 from ostiary.scan.calibration import null_for
@@ -65,12 +65,17 @@ def screen_data(
     data: ImageSet | str | Path,
     model: TorchClassifier | str | Path | None = None,
     *,
+    trusted: ImageSet | str | Path | None = None,
     methods: Sequence[str] = (),
     preset: str = "standard",
     params: Params | None = None,
     options: Options | None = None,
 ) -> Record:
-    """Rank the samples of a suspect data set; without a model a small one is trained on the set itself."""
+    """Rank the samples of a suspect data set; without a model a small one is trained on the set itself.
+
+    With a few `trusted` samples of the same classes, methods run that hold the suspect ones against them.
+    Raises OstiaryError for what cannot be read or does not fit together; a method's own failure is in the record.
+    """
     from ostiary.screen.summary import summariser
     from ostiary.training.quick import quick_model
 
@@ -81,15 +86,16 @@ def screen_data(
     trained = model is None
     model = quick_model(data, options.run()) if model is None else open_model(model, options)
     check_fit(model, data)
-    have = Have(access="gradients", modality="images", training_data=True)
+    trusted = None if trusted is None else open_set(trusted)
+    have = dataclasses.replace(have_of(model, trusted), training_data=True)
     asked = [item.card.id for item in planned]
-    session = start("screen", model, options, {"preset": preset}, asked, data=data, subject=data.name)
+    session = start("screen", model, options, {"preset": preset}, asked, trusted=trusted, data=data, subject=data.name)
     if trained:
         session.caution("OS908", "no model was given; a small one was trained on the suspect data")
     for method in planned:
         if session.interrupted:
             break
-        session.execute(method, data, model, have=have, summarise=summariser(data, method.card))
+        session.execute(method, data, model, trusted, have=have, summarise=summariser(data, method.card))
     return session.finish()
 
 

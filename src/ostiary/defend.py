@@ -5,6 +5,7 @@ each as a path; never the truth, the recipe of the model or another method's rat
 goes into one new folder: `result.json` (its MethodResult), arrays as `.npy`, `repaired.safetensors`.
 """
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable
@@ -14,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ostiary.core.card import Have
 from ostiary.core.catalog import make
 from ostiary.core.decide import patches_found, verdict
 from ostiary.core.errors import JobFailed
@@ -113,9 +113,9 @@ def read_scan(folder: Path) -> ModelEvidence | None:
 
 def _screen(built: Any, model: TorchClassifier, trusted: ImageSet, paths: _Paths, run: Run) -> Outcome:
     data = paths.packed("data")
-    have = Have(access="gradients", modality="images", training_data=True)
+    have = dataclasses.replace(have_of(model, trusted), training_data=True)
     outcome = execute(
-        built, data, model, run=run, have=have, classes=model.classes, summarise=summariser(data, built.card)
+        built, data, model, trusted, run=run, have=have, classes=model.classes, summarise=summariser(data, built.card)
     )
     for kind, name in (("scores", SCORES), ("suspected", SUSPECTED)):
         if (key := f"{built.card.name}-{kind}") in run.artifacts:

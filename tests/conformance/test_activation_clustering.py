@@ -20,7 +20,7 @@ def f1(flagged: np.ndarray, truth: np.ndarray) -> float:
 
 @pytest.fixture(scope="module")
 def found(lab: Any) -> Any:
-    return ActivationClustering().screen(lab.poisoned.data, lab.model, run=Run())
+    return ActivationClustering().screen(lab.poisoned.data, lab.model, None, run=Run())
 
 
 def test_a_third_of_the_class_is_poison(lab: Any) -> None:
@@ -44,7 +44,7 @@ def test_the_scores_rank_the_poison_first(lab: Any, found: Any) -> None:
 
 
 def test_the_unpoisoned_set_has_no_suspects(lab: Any) -> None:
-    found = ActivationClustering().screen(lab.part, lab.twin, run=Run())
+    found = ActivationClustering().screen(lab.part, lab.twin, None, run=Run())
     assert not suspects_of(found, lab.part, ActivationClustering.card).any()
 
 
@@ -63,7 +63,7 @@ def test_mutant_with_shuffled_features_fails(lab: Any, monkeypatch: pytest.Monke
         return dataclasses.replace(whole, features=features)
 
     monkeypatch.setattr(classes, "features_of", shuffled)
-    found = ActivationClustering().screen(lab.poisoned.data, lab.model, run=Run())
+    found = ActivationClustering().screen(lab.poisoned.data, lab.model, None, run=Run())
     assert f1(found.suspected & lab.in_target, lab.is_poisoned) < 0.95
 
 

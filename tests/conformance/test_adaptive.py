@@ -27,7 +27,7 @@ def weakly(lab: Any, attack: Any, model: Any) -> float:
 
 def recalled(model: Any, made: Any) -> float:
     """Share of the poison among what Activation Clustering suspects."""
-    suspected = ActivationClustering().screen(made.data, model, run=Run()).suspected
+    suspected = ActivationClustering().screen(made.data, model, None, run=Run()).suspected
     return float(suspected[np.isin(made.data.ids, list(made.truth.poisoned))].mean())
 
 

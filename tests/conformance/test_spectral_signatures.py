@@ -27,7 +27,7 @@ def kept(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def found(lab: Any) -> Any:
-    return SpectralSignatures().screen(lab.poisoned.data, lab.model, run=Run())
+    return SpectralSignatures().screen(lab.poisoned.data, lab.model, None, run=Run())
 
 
 def left(lab: Any, scores: np.ndarray) -> float:
@@ -54,7 +54,7 @@ def test_retraining_on_the_rest_closes_the_backdoor(lab: Any, found: Any, train_
 
 
 def test_the_unpoisoned_set_has_no_suspects(lab: Any) -> None:
-    found = SpectralSignatures().screen(lab.part, lab.twin, run=Run())
+    found = SpectralSignatures().screen(lab.part, lab.twin, None, run=Run())
     assert not suspects_of(found, lab.part, SpectralSignatures.card).any()
 
 
@@ -67,7 +67,7 @@ def test_mutant_with_a_random_direction_fails(lab: Any, monkeypatch: pytest.Monk
         return np.ones(2), np.linalg.qr(vectors)[0]
 
     monkeypatch.setattr(spectral_signatures, "eigh", random_direction)
-    found = SpectralSignatures().screen(lab.poisoned.data, lab.model, run=Run())
+    found = SpectralSignatures().screen(lab.poisoned.data, lab.model, None, run=Run())
     assert left(lab, found.scores.numpy()) > 0.05
 
 

@@ -8,15 +8,29 @@ from contract_case import EVERYTHING, Case, by_id, check_class, check_json, chec
 from ostiary.core.execute import execute
 from ostiary.core.protocols import DataDetector, SampleScores
 from ostiary.core.records import SampleEvidence
-from ostiary.data import ArraySet, ImageSet, load_uint8
+from ostiary.data import ArraySet, ImageSet, load_uint8, trusted_subset
 from ostiary.models.classifier import TorchClassifier
 from ostiary.screen.summary import summariser
 
 CASES = (
     Case(id="screen.activation-clustering"),
+    Case(id="screen.mahalanobis"),
+    Case(id="screen.scan"),
     Case(id="screen.spectral-signatures"),
 )
 PLANTED = 20
+
+
+@pytest.fixture(autouse=True)
+def _no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one run kept must not stand in for the second."""
+    monkeypatch.setenv("OSTIARY_CACHE_LIMIT", "0")
+
+
+@pytest.fixture(scope="module")
+def trusted(small_set: ImageSet) -> ImageSet:
+    """More than the other tables' trusted samples: three for each of the small model's features."""
+    return trusted_subset(small_set, 300, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +52,12 @@ def test_class_and_card(case: Case) -> None:
 
 @by_id(CASES)
 def test_unmet_needs_are_skipped(case: Case) -> None:
-    check_skips(case, None, None)
+    check_skips(case, None, None, None)
 
 
 @by_id(CASES)
 def test_a_screening_is_reproducible_and_leaves_its_subjects_alone(
-    case: Case, small_model: TorchClassifier, planted: ArraySet
+    case: Case, small_model: TorchClassifier, planted: ArraySet, trusted: ImageSet
 ) -> None:
     weights, pixels = small_model.digest, load_uint8(planted).clone()
     runs, results = [case.run(), case.run()], []
@@ -55,6 +69,7 @@ def test_a_screening_is_reproducible_and_leaves_its_subjects_alone(
             method,
             planted,
             small_model.clone(),
+            trusted,
             run=run,
             have=EVERYTHING,
             classes=planted.classes,
@@ -72,9 +87,9 @@ def test_a_screening_is_reproducible_and_leaves_its_subjects_alone(
 
 @by_id(CASES)
 def test_scores_are_in_order_finite_and_oriented(
-    case: Case, small_model: TorchClassifier, screened: ImageSet, planted: ArraySet
+    case: Case, small_model: TorchClassifier, screened: ImageSet, planted: ArraySet, trusted: ImageSet
 ) -> None:
-    found = case.build().screen(planted, small_model, run=case.run())
+    found = case.build().screen(planted, small_model, trusted, run=case.run())
     assert isinstance(found, SampleScores)
     assert found.ids == tuple(planted.ids)
     assert found.scores.shape == (len(planted),) and found.suspected.shape == (len(planted),)
@@ -93,10 +108,12 @@ def test_scores_are_in_order_finite_and_oriented(
 
 
 @by_id(CASES)
-def test_permuting_the_data_permutes_the_scores(case: Case, small_model: TorchClassifier, planted: ArraySet) -> None:
+def test_permuting_the_data_permutes_the_scores(
+    case: Case, small_model: TorchClassifier, planted: ArraySet, trusted: ImageSet
+) -> None:
     order = torch.randperm(len(planted), generator=torch.Generator().manual_seed(5))
-    there = case.build().screen(planted, small_model, run=case.run())
-    here = case.build().screen(planted.subset(order), small_model, run=case.run())
+    there = case.build().screen(planted, small_model, trusted, run=case.run())
+    here = case.build().screen(planted.subset(order), small_model, trusted, run=case.run())
     assert here.ids == tuple(np.array(there.ids)[order.numpy()])
     scale = float(there.scores.abs().quantile(0.9))
     apart = (here.scores - there.scores[order]).abs() / scale
@@ -106,11 +123,13 @@ def test_permuting_the_data_permutes_the_scores(case: Case, small_model: TorchCl
 
 
 @by_id(CASES)
-def test_a_class_too_small_is_unscored_not_zero(case: Case, small_model: TorchClassifier, screened: ImageSet) -> None:
+def test_a_class_too_small_is_unscored_not_zero(
+    case: Case, small_model: TorchClassifier, screened: ImageSet, trusted: ImageSet
+) -> None:
     rows = torch.cat([(screened.labels != 4).nonzero().squeeze(1), (screened.labels == 4).nonzero().squeeze(1)[:3]])
     data = screened.subset(rows)
     run = case.run()
-    found = case.build().screen(data, small_model, run=run)
+    found = case.build().screen(data, small_model, trusted, run=run)
     few = data.labels == 4
     assert found.scores[few].isnan().all() and found.scores[~few].isfinite().all()
     assert found.per_class[4].score is None

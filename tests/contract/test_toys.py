@@ -47,7 +47,7 @@ def screen_text(data: TextSet) -> Record:
     """As a text verb would: the toy through a session."""
     method = make("screen", "text.screen.toy-rare-token", {"share": "0.12"})
     session = Session("screen", "reviews", data.classes, Options(seed=1), {}, {"data": data.digest}, (method.card.id,))
-    session.execute(method, data, None, have=TEXT, summarise=summariser(data, method.card))
+    session.execute(method, data, None, None, have=TEXT, summarise=summariser(data, method.card))
     return session.finish()
 
 

@@ -35,7 +35,7 @@ def test_spectral_scores_are_those_of_a_full_svd(shape: tuple[int, int]) -> None
     features[: shape[0] // 4] += 2
     centred = features - features.mean(0)
     _, _, right = np.linalg.svd(centred.astype(np.float64), full_matrices=False)
-    assert _split(features, 0).scores == pytest.approx((centred @ right[0]) ** 2, rel=1e-3, abs=1e-3)
+    assert _split(features).scores == pytest.approx((centred @ right[0]) ** 2, rel=1e-3, abs=1e-3)
 
 
 def test_the_cut_is_otsus() -> None:
@@ -53,7 +53,7 @@ def test_the_cut_is_otsus() -> None:
 
 def test_spectral_suspects_are_the_smaller_group() -> None:
     features, odd = two_groups(300, 0.2)
-    assert np.array_equal(_split(features, 0).suspected, odd)
+    assert np.array_equal(_split(features).suspected, odd)
 
 
 def test_clustering_suspects_are_the_smaller_group_and_score_positive() -> None:

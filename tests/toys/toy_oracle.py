@@ -41,7 +41,9 @@ class ToyOracle:
         blind_spots=("everything",),
     )
 
-    def screen(self, data: LabelledSet[Images], model: TorchClassifier | None, /, *, run: Run) -> SampleScores:
+    def screen(
+        self, data: LabelledSet[Images], model: TorchClassifier | None, trusted: None, /, *, run: Run
+    ) -> SampleScores:
         """Score by what a leak would leave: ids, order, class sizes, and every guess at the attacker's draws."""
         store = Path(data._pixels.filename).resolve().parents[3]
         reached = {name: _tried(way) for name, way in _ways(store).items()}

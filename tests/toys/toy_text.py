@@ -78,7 +78,7 @@ class ToyRareToken:
     share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     minimum: Annotated[int, Field(gt=1)] = 4
 
-    def screen(self, data: LabelledSet[list[str]], model: Any, /, *, run: Run) -> SampleScores:
+    def screen(self, data: LabelledSet[list[str]], model: Any, trusted: Any, /, *, run: Run) -> SampleScores:
         """Score every sentence in [0, 1]; `model` is not used."""
         tokens: list[set[str]] = []
         for texts, _ in data.batches(64):

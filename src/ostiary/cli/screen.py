@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   ostiary screen train.parquet --model model.safetensors
+  ostiary screen train.parquet --model model.safetensors --trusted validation/
   ostiary screen images/ --export-suspects ids.csv -o report.html
   ostiary screen train.npz --method spectral-signatures --format json
   ostiary screen parts/ --model model.safetensors --shards 64 --engine slurm
@@ -33,6 +34,8 @@ never held by one process: jobs compute the model's features, which are then jud
 @click.argument("data")
 @click.option("--model", metavar="MODEL", help="The model trained on DATA.")
 @common.model_options
+@click.option("--trusted", metavar="DATA", help="A few samples you trust, with labels.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Draw N of the trusted samples, class by class.")
 @common.method_options()
 @click.option("-o", "out", metavar="FILE", help="Write the report here (.html, .json or .md).")
 @click.option("--export-suspects", metavar="FILE", help="Write id, label, score, method and nearest sample as CSV.")
@@ -61,16 +64,19 @@ def command(ctx: click.Context, /, data: str, **o: Any) -> None:
     from ostiary.api import screen_data
     from ostiary.core.card import Have
     from ostiary.core.plan import parse_sets
-    from ostiary.data import open_data
+    from ostiary.data import open_data, per_class_counts
 
     how = {key: o[key] for key in ("arch", "classes", "width", "normalize", "input_")}
     chosen = {"methods": o["methods"], "preset": call["preset"], "params": parse_sets(o["sets"])}
     with call.options() as options:
         opened = open_data(data)
+        trusted = common.open_trusted(o["trusted"], o["limit"], call["seed"])
         alone = o["model"] and not o["shards"]
         model = common.open_model(o["model"], call["device"], **how) if alone else None
         if o["dry_run"]:
-            common.show_plan("screen", Have(access="gradients", training_data=True), **chosen)
+            rarest = min(per_class_counts(trusted)) if trusted is not None else 0
+            have = Have(access="gradients", training_data=True, trusted_per_class=rarest)
+            common.show_plan("screen", have, **chosen)
             return
         if o["shards"]:
             from ostiary.screen.shards import screen_shards
@@ -78,10 +84,17 @@ def command(ctx: click.Context, /, data: str, **o: Any) -> None:
             loading = common.load_options(**how)
             with make_engine(o["engine"] or "local") as engine:
                 record = screen_shards(
-                    data, o["model"], engine, shards=o["shards"], how=loading, options=options, **chosen
+                    data,
+                    o["model"],
+                    engine,
+                    shards=o["shards"],
+                    trusted=trusted,
+                    how=loading,
+                    options=options,
+                    **chosen,
                 )
         else:
-            record = screen_data(opened, model, options=options, **chosen)
+            record = screen_data(opened, model, trusted=trusted, options=options, **chosen)
     finished = not record.interrupted and bool(record.coverage.ok)
     if o["export_suspects"] and finished:
         _export_suspects(record, opened, Path(o["export_suspects"]))

@@ -142,6 +142,25 @@ CODES: dict[str, Code] = {
             "look at the suspect gallery; export the ids with --export-suspects",
         ),
         Code(
+            "OS303",
+            "two groups in a class",
+            "Two groups explain the features of the samples with this label far better than one does, and far more so "
+            "than in the other classes: samples of another kind carry this label.",
+            "screen.scan",
+            "a class that really has two kinds of members; trusted samples of one of them alone",
+            "look at the suspect gallery; export the ids with --export-suspects, or the rest with --export-kept "
+            "and compare a model that is trained on it",
+        ),
+        Code(
+            "OS304",
+            "samples far from their label",
+            "More of the samples with this label lie far from the trusted samples of it than trusted samples do among "
+            "themselves: they look like something else to the model.",
+            "screen.mahalanobis",
+            "wrong labels without any attack; trusted samples from another source than the data",
+            "look at the suspect gallery; export the ids with --export-suspects, correct the labels or leave them out",
+        ),
+        Code(
             "OS401",
             "input flagged by a guard",
             "The prediction for this input hardly changes when other images are laid over it, as a trigger's would.",

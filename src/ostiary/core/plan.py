@@ -33,9 +33,19 @@ PRESETS: dict[str, dict[str, Preset]] = {
         },
     },
     "screen": {
-        "quick": {"screen.spectral-signatures": {}},
-        "standard": {"screen.activation-clustering": {}, "screen.spectral-signatures": {}},
-        "thorough": {"screen.activation-clustering": {"dimensions": 20}, "screen.spectral-signatures": {}},
+        "quick": {"screen.spectral-signatures": {}, "screen.scan": {}},
+        "standard": {
+            "screen.activation-clustering": {},
+            "screen.spectral-signatures": {},
+            "screen.scan": {},
+            "screen.mahalanobis": {},
+        },
+        "thorough": {
+            "screen.activation-clustering": {"dimensions": 20},
+            "screen.spectral-signatures": {},
+            "screen.scan": {},
+            "screen.mahalanobis": {},
+        },
     },
 }
 

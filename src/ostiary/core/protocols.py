@@ -160,11 +160,11 @@ class Evasion(Protocol[B]):
 
 @runtime_checkable
 class DataDetector(Protocol):
-    """Screens a suspect data set."""
+    """Screens a suspect data set; `trusted` samples may be None where the card needs none."""
 
     card: ClassVar[Card]
 
-    def screen(self, data: Any, model: Any, /, *, run: Run) -> SampleScores: ...
+    def screen(self, data: Any, model: Any, trusted: Any, /, *, run: Run) -> SampleScores: ...
 
 
 @runtime_checkable

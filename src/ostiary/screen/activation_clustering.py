@@ -53,9 +53,13 @@ class ActivationClustering:
 
     dimensions: Annotated[int, Field(ge=2)] = 10
 
-    def screen(self, data: LabelledSet[Images], model: TorchClassifier, /, *, run: Run) -> SampleScores:
+    def screen(
+        self, data: LabelledSet[Images], model: TorchClassifier, trusted: LabelledSet[Images] | None, /, *, run: Run
+    ) -> SampleScores:
         """Score every sample: its silhouette, positive in the smaller group of its class, negative in the larger."""
-        return screen_classes(data, model, self._split, artifact=ARTIFACT, run=run)
+        return screen_classes(
+            data, model, lambda features, _: self._split(features, run.seed), artifact=ARTIFACT, run=run
+        )
 
     def _split(self, features: np.ndarray, seed: int) -> Split:
         dimensions = min(self.dimensions, *features.shape)

@@ -46,13 +46,21 @@ class Split:
 
 
 Splitter = Callable[[np.ndarray, int], Split]
+Compare = Callable[[list[ClassScore]], list[ClassScore]]
 
 
 def screen_classes(
-    data: LabelledSet[Images], model: TorchClassifier, split: Splitter, *, artifact: str, run: Run
+    data: LabelledSet[Images],
+    model: TorchClassifier,
+    split: Splitter,
+    compare: Compare | None = None,
+    *,
+    artifact: str,
+    run: Run,
 ) -> SampleScores:
-    """Part every class with `split(features [m, d], seed)` and collect scores, measures and a scatter.
+    """Part every class with `split(features [m, d], label)` and collect scores, measures and a scatter.
 
+    `compare` adds what only shows between classes; without it, the support that reclassification gives is added.
     Classes with fewer than MIN_MEMBERS samples, or whose samples are all alike, are unscored, with a caution.
     """
     whole, labels = features_of(model, data, run), data.labels.numpy()
@@ -71,7 +79,7 @@ def screen_classes(
             run.caution("OS906", f"class {label}: its {len(members)} samples are all alike to the model; left unscored")
             rows.append(ClassScore(label=label, score=None, measures={"n": len(members)}))
             continue
-        part = split(features, run.seed)
+        part = split(features, label)
         scores[members] = part.scores
         parts[label] = part
         nearest |= _nearest_unsuspected(part, members)
@@ -87,8 +95,11 @@ def screen_classes(
     suspected = np.zeros(len(labels), bool)
     for label, part in parts.items():
         suspected[labels == label] = part.suspected
-    support = reclassify(whole.thumbnails, labels, suspected)
-    rows = [_supported(row, support[row.label]) if row.label in support else row for row in rows]
+    if compare is not None:
+        rows = compare(rows)
+    else:
+        support = reclassify(whole.thumbnails, labels, suspected)
+        rows = [_supported(row, support[row.label]) if row.label in support else row for row in rows]
     return SampleScores(tuple(data.ids), torch.from_numpy(scores).float(), suspected, tuple(rows), nearest)
 
 

@@ -37,7 +37,9 @@ class SetFeatures:
 
 NAMES = ("features", "logits", "thumbnails")
 
-_kept: WeakKeyDictionary[TorchClassifier, tuple[str, SetFeatures]] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[TorchClassifier, dict[str, SetFeatures]] = WeakKeyDictionary()
+KEPT = 2
+"""Sets of a model that stay at hand: the suspect one and the trusted one."""
 
 
 class _TooLarge(Exception):
@@ -45,23 +47,26 @@ class _TooLarge(Exception):
 
 
 def features_of(model: TorchClassifier, data: LabelledSet[Images], run: Run) -> SetFeatures:
-    """Those of every sample: of the last set from memory, of others from the cache on the disk, else computed.
+    """Those of every sample: of the last two sets from memory, of others from the cache on the disk, else computed.
 
     Raises as `compute_features`.
     """
-    asked, kept = f"{model.digest}:{data.digest}", _kept.get(model)
-    if kept is not None and kept[0] == asked:
-        return kept[1]
+    kept = _kept.get(model, {}).get(f"{model.digest}:{data.digest}")
+    if kept is not None:
+        return kept
     cache, keys = ArrayCache.default(), [key_of(VERSION, name, model.digest, data.digest) for name in NAMES]
     cached = [array for array in map(cache.get, keys) if array is not None]
     found = SetFeatures(*cached) if len(cached) == len(NAMES) else compute_features(model, data, run, cache, keys)
-    _kept[model] = (asked, found)
+    keep_features(model, data, found)
     return found
 
 
 def keep_features(model: TorchClassifier, data: LabelledSet[Images], found: SetFeatures) -> None:
     """Let `features_of` give what was computed elsewhere for this model and this set."""
-    _kept[model] = (f"{model.digest}:{data.digest}", found)
+    others = _kept.setdefault(model, {})
+    others[f"{model.digest}:{data.digest}"] = found
+    for key in list(others)[:-KEPT]:
+        del others[key]
 
 
 def compute_features(

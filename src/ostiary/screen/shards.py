@@ -42,6 +42,7 @@ def screen_shards(
     engine: Engine,
     *,
     shards: int,
+    trusted: ImageSet | None = None,
     methods: Sequence[str] = (),
     preset: str = "standard",
     params: Mapping[str, Mapping[str, Any]] | None = None,
@@ -80,7 +81,9 @@ def screen_shards(
         keep_features(subject, opened, SetFeatures(*arrays))
         if run.deadline is not None:
             options = replace(options, time_limit=max(0.0, run.deadline - time.monotonic()))
-        return screen_data(opened, subject, methods=methods, preset=preset, params=params, options=options)
+        return screen_data(
+            opened, subject, trusted=trusted, methods=methods, preset=preset, params=params, options=options
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -48,12 +48,14 @@ class SpectralSignatures:
         marks=frozenset({"mechanism"}),
     )
 
-    def screen(self, data: LabelledSet[Images], model: TorchClassifier, /, *, run: Run) -> SampleScores:
+    def screen(
+        self, data: LabelledSet[Images], model: TorchClassifier, trusted: LabelledSet[Images] | None, /, *, run: Run
+    ) -> SampleScores:
         """Score every sample with the paper's score; the smaller side of a class's cut is suspected."""
-        return screen_classes(data, model, _split, artifact=ARTIFACT, run=run)
+        return screen_classes(data, model, lambda features, _: _split(features), artifact=ARTIFACT, run=run)
 
 
-def _split(features: np.ndarray, _seed: int) -> Split:
+def _split(features: np.ndarray) -> Split:
     centred = features - features.mean(0)
     d = centred.shape[1]
     # The top right singular vectors are the top eigenvectors of the d x d Gram matrix: far cheaper than an SVD.

@@ -1,0 +1,74 @@
+"""SCAn: Tang et al. 2021, sec. 4 and 5: J* above exp(2) for the target alone, of source-specific triggers too."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from ostiary.attacks.badnets import BadNets
+from ostiary.core.errors import NotMet
+from ostiary.core.protocols import SampleScores
+from ostiary.core.run import Run
+from ostiary.data import ArraySet, load_uint8
+from ostiary.screen.scan import Scan
+from ostiary.screen.summary import suspects_of
+
+# The unseen test part serves as trusted samples, 45 of a class: the lab's own are 13, too few for 128 features.
+LIMIT = float(np.exp(2))
+
+
+def accused(found: SampleScores) -> list[int]:
+    return [row.label for row in found.per_class if row.measures.get("j_star", 0.0) >= LIMIT]
+
+
+@pytest.fixture(scope="module")
+def found(lab: Any) -> SampleScores:
+    return Scan().screen(lab.poisoned.data, lab.model, lab.test, run=Run())
+
+
+def test_the_target_alone_stands_out_and_its_odd_group_is_the_poison(lab: Any, found: SampleScores) -> None:
+    assert accused(found) == [0]
+    flagged = suspects_of(found, lab.poisoned.data, Scan.card)
+    assert (flagged & lab.is_poisoned).sum() >= 0.95 * lab.is_poisoned.sum()
+    assert (flagged & ~lab.is_poisoned).sum() <= 0.05 * lab.is_poisoned.sum()
+    scores = found.scores.numpy()[lab.in_target]
+    assert roc_auc_score(lab.is_poisoned[lab.in_target], scores) >= 0.99
+
+
+def test_no_class_of_the_unpoisoned_set_stands_out(lab: Any) -> None:
+    found = Scan().screen(lab.part, lab.twin, lab.test, run=Run())
+    assert accused(found) == []
+    assert not suspects_of(found, lab.part, Scan.card).any()
+
+
+def test_a_source_specific_trigger_is_found(lab: Any, train_on: Any) -> None:
+    """The attack it was made for: covers keep the trigger from acting on other classes."""
+    attack = BadNets(patch="yellow-square", target=3, source=5, mapping="source-specific", rate=0.03, cover=0.06)
+    made = attack.poison(lab.part, run=Run(seed=0))
+    found = Scan().screen(made.data, train_on(made.data), lab.test, run=Run())
+    assert accused(found) == [3]
+    flagged = suspects_of(found, made.data, Scan.card)
+    poisoned = np.isin(made.data.ids, list(made.truth.poisoned))
+    assert (flagged & poisoned).sum() >= 0.9 * poisoned.sum()
+
+
+def test_mutant_with_groups_at_random_fails(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ostiary.screen import scan
+
+    def at_random(line: np.ndarray) -> tuple[np.ndarray, float]:
+        return np.random.default_rng(len(line)).random(len(line)) < 0.3, 0.0
+
+    monkeypatch.setattr(scan, "part_line", at_random)
+    assert accused(Scan().screen(lab.poisoned.data, lab.model, lab.test, run=Run())) == []
+
+
+def test_too_few_trusted_samples_are_refused(lab: Any) -> None:
+    with pytest.raises(NotMet, match="needs 3 trusted samples for each of the model's 128 features, 384 together"):
+        Scan().screen(lab.poisoned.data, lab.model, lab.trusted, run=Run())
+
+
+def test_three_classes_have_no_middle(lab: Any) -> None:
+    few = ArraySet(load_uint8(lab.part.subset(range(3))), lab.part.labels[:3] * 0, ("a", "b", "c"))
+    with pytest.raises(NotMet, match="needs 4 classes"):
+        Scan().screen(few, lab.twin, few, run=Run())
