@@ -175,12 +175,23 @@ def area(bad: Sequence[float], good: Sequence[float]) -> str:
 
 
 def summarise(records: Records, preset: str) -> None:
-    """Rows of the summary from all rows of models."""
+    """Rows of the summary from all rows of models: over all, and for each architecture and data set by itself."""
     rows = [
         row["figures"]
         for row in records.document["rows"]
         if row["table"] == MODELS and row["key"].startswith(f"{preset}: ")
     ]
+    _sum_up(records, f"{preset}: ", rows)
+    kinds = sorted({(row["arch"], row["data"]) for row in rows})
+    for arch, data in kinds if len(kinds) > 1 else ():
+        _sum_up(
+            records,
+            f"{preset}, {arch} on {data}: ",
+            [row for row in rows if (row["arch"], row["data"]) == (arch, data)],
+        )
+
+
+def _sum_up(records: Records, prefix: str, rows: list[dict[str, Any]]) -> None:
     bad = [row for row in rows if row["kind"] == "attack" and (row["attack success"] or 0) > WORKS]
     good = [row for row in rows if row["kind"] != "attack"]
     groups = {"all attacks": bad, "patches": [row for row in bad if row["attack"] in PATCHES]}
@@ -198,16 +209,22 @@ def summarise(records: Records, preset: str) -> None:
         }
         if name == "all attacks":
             figures["cross-entropy"] = cross_entropy(bad, good)
-        records.add(SUMMARY, f"{preset}: {name}", figures, seeds=[], n=len(group), seconds=0.0)
+        records.add(SUMMARY, f"{prefix}{name}", figures, seeds=[], n=len(group), seconds=0.0)
     twins = [score(row) for row in good if row["kind"] == "twin"]
     if len(twins) > 1:
         halves = {"AUROC": area(twins[::2], twins[1::2])}
-        records.add(SUMMARY, f"{preset}: every other twin against the rest", halves, seeds=[], n=len(twins), seconds=0)
-    for kind, words in (("twin", "never attacked"), ("benign", "hard-benign")):
-        group = [row for row in good if row["kind"] == kind]
+        records.add(SUMMARY, f"{prefix}every other twin against the rest", halves, seeds=[], n=len(twins), seconds=0)
+    for words, group in (
+        ("never attacked", [row for row in good if row["kind"] == "twin"]),
+        ("hard-benign", [row for row in good if row["kind"] == "benign"]),
+        ("never attacked and hard-benign", good),
+    ):
         if group:
-            figures = {"false alarms": rate(bool(row["found"]) for row in group)}
-            records.add(SUMMARY, f"{preset}: {words}", figures, seeds=[], n=len(group), seconds=0.0)
+            figures = {
+                "false alarms": rate(bool(row["found"]) for row in group),
+                "called backdoor": rate(row["verdict"] == "backdoor" for row in group),
+            }
+            records.add(SUMMARY, f"{prefix}{words}", figures, seeds=[], n=len(group), seconds=0.0)
 
 
 def arguments() -> argparse.Namespace:

@@ -149,11 +149,12 @@ def _screen_finding(row: ClassScore, evidence: SampleEvidence, card: Card, class
     suspects = int(row.measures.get("suspected", 0))
     members = int(row.measures.get("n", 0))
     name = _class_name(row.label, classes)
+    does = "lie far from the trusted ones" if card.limits[0].measure == "far" else "form a group of their own"
     return Finding(
         code=card.code,
         level="suspect",
         confirmed=False,
-        message=f"class {row.label} ({name}): {suspects} of {members} samples form a group of their own",
+        message=f"class {row.label} ({name}): {suspects} of {members} samples {does}",
         subject=f"class:{row.label}",
         score=score,
         threshold=threshold,
