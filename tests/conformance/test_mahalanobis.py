@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from ostiary.attacks.badnets import BadNets
 from ostiary.core.protocols import SampleScores
 from ostiary.core.run import Run
-from ostiary.screen.gaussian import Within, within
+from ostiary.models.gaussian import Within, within
 from ostiary.screen.mahalanobis import Mahalanobis, distances
 from ostiary.screen.summary import suspects_of
 

@@ -29,12 +29,12 @@ def test_codes_of_cards_are_known() -> None:
 def test_disagreements_say_what_to_add(monkeypatch: pytest.MonkeyPatch) -> None:
     import ostiary.guard
 
-    row = Case(id="guard.strip")
-    assert disagreements("guard", (row,)) == []
-    assert disagreements("guard", ()) == [
+    rows = tuple(Case(id=key) for key in ostiary.guard.METHODS)
+    assert disagreements("guard", rows) == []
+    assert disagreements("guard", rows[:-1]) == [
         "add a row Case(id='guard.strip', ...) to the table of tests/contract for 'guard'"
     ]
-    assert disagreements("guard", (row, Case(id="guard.gone"))) == [
+    assert disagreements("guard", (*rows, Case(id="guard.gone"))) == [
         "remove the row 'guard.gone': ostiary.guard has no such method"
     ]
     monkeypatch.setattr(ostiary.guard, "METHODS", {})

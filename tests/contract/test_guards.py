@@ -1,6 +1,5 @@
 """One table for all guards."""
 
-import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,14 @@ from ostiary.core.protocols import FittedGuard, Guard
 from ostiary.core.records import GuardEvidence
 from ostiary.core.run import Run
 from ostiary.data import ImageSet
-from ostiary.guard.strip import FittedStrip
+from ostiary.guard.fitted import load_guard
 from ostiary.models.classifier import TorchClassifier
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class GuardCase(Case):
-    """`fitted` is the class that `load`s what `save` wrote."""
-
-    fitted: Any
-
-
-CASES = (GuardCase(id="guard.strip", tiny={"overlays": 8, "false_rejection": 0.1}, fitted=FittedStrip),)
+STRIP = Case(id="guard.strip", tiny={"overlays": 8, "false_rejection": 0.1})
+CASES = (
+    Case(id="guard.mahalanobis", tiny={"false_rejection": 0.1}),
+    STRIP,
+)
 
 
 def test_files_methods_and_rows_agree() -> None:
@@ -35,18 +30,18 @@ def test_files_methods_and_rows_agree() -> None:
 
 
 @by_id(CASES)
-def test_class_and_card(case: GuardCase) -> None:
+def test_class_and_card(case: Case) -> None:
     check_class(case, Guard)
 
 
 @by_id(CASES)
-def test_unmet_needs_are_skipped(case: GuardCase) -> None:
+def test_unmet_needs_are_skipped(case: Case) -> None:
     check_skips(case, None, None, call="fit")
 
 
 @by_id(CASES)
 def test_a_fit_is_reproducible_and_leaves_its_subjects_alone(
-    case: GuardCase, small_model: TorchClassifier, trusted: ImageSet
+    case: Case, small_model: TorchClassifier, trusted: ImageSet
 ) -> None:
     weights, images = small_model.digest, trusted.take(range(len(trusted)))
 
@@ -68,7 +63,7 @@ def test_a_fit_is_reproducible_and_leaves_its_subjects_alone(
 
 @by_id(CASES)
 def test_permuting_a_batch_permutes_its_scores(
-    case: GuardCase, small_model: TorchClassifier, trusted: ImageSet, small_set: ImageSet
+    case: Case, small_model: TorchClassifier, trusted: ImageSet, small_set: ImageSet
 ) -> None:
     fitted = case.build().fit(small_model, trusted, run=case.run())
     x = small_set.take(range(100))
@@ -82,13 +77,13 @@ def test_permuting_a_batch_permutes_its_scores(
 
 @by_id(CASES)
 def test_a_saved_guard_scores_as_before(
-    case: GuardCase, small_model: TorchClassifier, trusted: ImageSet, small_set: ImageSet, tmp_path: Path
+    case: Case, small_model: TorchClassifier, trusted: ImageSet, small_set: ImageSet, tmp_path: Path
 ) -> None:
     fitted = case.build().fit(small_model, trusted, run=case.run())
     x = small_set.take(range(40))
     path = tmp_path / "guard.safetensors"
     fitted.save(path)
-    loaded = case.fitted.load(path)
+    loaded = load_guard(path)
     assert torch.equal(loaded.score(small_model, x), fitted.score(small_model, x))
     assert loaded.threshold == fitted.threshold and loaded.false_rejection == fitted.false_rejection
     loaded.check_model(small_model)
@@ -97,7 +92,7 @@ def test_a_saved_guard_scores_as_before(
 
 
 @by_id(CASES)
-def test_another_model_is_refused(case: GuardCase, small_model: TorchClassifier, trusted: ImageSet) -> None:
+def test_another_model_is_refused(case: Case, small_model: TorchClassifier, trusted: ImageSet) -> None:
     fitted = case.build().fit(small_model, trusted, run=case.run())
     other = small_model.clone()
     with torch.no_grad():
@@ -109,7 +104,7 @@ def test_another_model_is_refused(case: GuardCase, small_model: TorchClassifier,
 @by_id(CASES)
 @pytest.mark.parametrize("kind", ["missing", "text", "empty", "folder", "foreign", "cut", "half"])
 def test_a_file_that_is_no_guard_is_refused(
-    case: GuardCase, kind: str, small_model: TorchClassifier, trusted: ImageSet, tmp_path: Path
+    case: Case, kind: str, small_model: TorchClassifier, trusted: ImageSet, tmp_path: Path
 ) -> None:
     path = tmp_path / "guard.safetensors"
     if kind == "text":
@@ -126,7 +121,7 @@ def test_a_file_that_is_no_guard_is_refused(
         case.build().fit(small_model, trusted, run=case.run()).save(path)
         path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(FormatError):
-        case.fitted.load(path)
+        load_guard(path)
 
 
 def test_strip_flags_what_a_blend_does_not_move(trusted: ImageSet) -> None:
@@ -139,7 +134,7 @@ def test_strip_flags_what_a_blend_does_not_move(trusted: ImageSet) -> None:
             p = x[:, 0, 8, 8].clamp(0, 1)
             return torch.stack([1 - p, p], 1)
 
-    fitted = CASES[0].build().fit(OnePixel(), trusted, run=CASES[0].run())
+    fitted = STRIP.build().fit(OnePixel(), trusted, run=STRIP.run())
     x = torch.full((2, 3, 16, 16), 0.3)
     x[1, 0, 8, 8] = 1.0
     plain, triggered = fitted.score(OnePixel(), x).tolist()

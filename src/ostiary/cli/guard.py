@@ -11,7 +11,7 @@ from ostiary.cli import common
 FIT_EPILOG = """\b
 Examples:
   ostiary guard fit model.safetensors --trusted validation/ -o guard.safetensors
-  ostiary guard fit model.safetensors --trusted digits --set strip.false_rejection=0.05 -o guard.safetensors
+  ostiary guard fit model.safetensors --trusted digits --method mahalanobis -o guard.safetensors
   ostiary guard fit net.pth --arch wrn-16-1 --trusted test.parquet -o guard.safetensors
 """
 
@@ -84,13 +84,13 @@ def score(ctx: click.Context, /, data: str, **o: Any) -> None:
 
     close_seal()
     from ostiary.data import open_data
+    from ostiary.guard.fitted import load_guard
     from ostiary.guard.flow import score as score_inputs
-    from ostiary.guard.strip import FittedStrip
 
     how = {key: o[key] for key in ("arch", "classes", "width", "normalize", "input_")}
     with call.options() as options:
         opened = open_data(data)
-        guard = FittedStrip.load(Path(o["guard"]))
+        guard = load_guard(Path(o["guard"]))
         subject = common.open_model(o["model"], call["device"], **how)
         record = score_inputs(subject, guard, opened, options=options)
     sys.exit(common.conclude(record, call, reports=reports, exit_zero=o["exit_zero"], named=True))

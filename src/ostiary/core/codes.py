@@ -169,6 +169,14 @@ CODES: dict[str, Code] = {
             "refuse the input or send it to a person; scan the model",
         ),
         Code(
+            "OS402",
+            "input far from the class that is predicted",
+            "The features of this input lie far from those of trusted samples of the class that the model predicts.",
+            "guard.mahalanobis",
+            "the false rejection rate that was asked for; inputs of another kind than the trusted ones",
+            "refuse the input or send it to a person; scan the model",
+        ),
+        Code(
             "OS901",
             "few trusted samples",
             "So few trusted samples were given that rates measured on them are wide.",

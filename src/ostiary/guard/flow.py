@@ -13,7 +13,6 @@ from ostiary.core.run import Run
 from ostiary.core.session import Options
 from ostiary.core.types import Images, Scores
 from ostiary.data import ImageSet
-from ostiary.guard.strip import ARTIFACT
 from ostiary.inputs import check_shape, have_of, start
 from ostiary.models.classifier import TorchClassifier
 
@@ -37,7 +36,7 @@ def fit(
     session = start("guard", model, options, {"method": chosen}, [chosen], trusted=trusted)
 
     def summarise(value: FittedGuard[Images], run: Run) -> GuardEvidence:
-        return GuardEvidence(threshold=value.threshold, false_rejection=value.false_rejection, artifact=ARTIFACT)
+        return GuardEvidence(threshold=value.threshold, false_rejection=value.false_rejection, artifact=value.card.name)
 
     have = have_of(model, trusted)
     outcome = session.execute(built, model, trusted, have=have, summarise=summarise, call="fit")
@@ -58,7 +57,7 @@ def score(model: TorchClassifier, guard: FittedGuard[Images], data: ImageSet, *,
     session = start("guard", model, options, {"method": guard.card.id}, [guard.card.id], data=data)
 
     def summarise(scores: Scores, run: Run) -> GuardEvidence:
-        run.artifact(f"{ARTIFACT}-scores", scores)
+        run.artifact(f"{guard.card.name}-scores", scores)
         rows = (scores > guard.threshold).nonzero().squeeze(1)
         rows = rows[scores[rows].argsort(descending=True)]
         return GuardEvidence(
@@ -69,7 +68,7 @@ def score(model: TorchClassifier, guard: FittedGuard[Images], data: ImageSet, *,
                 Suspect(id=data.ids[row], label=int(data.labels[row]), score=float(scores[row]))
                 for row in rows[:LISTED].tolist()
             ),
-            artifact=ARTIFACT,
+            artifact=guard.card.name,
         )
 
     session.execute(guard, model, data, have=have, summarise=summarise, call="score_all")

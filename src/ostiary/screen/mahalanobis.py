@@ -12,9 +12,9 @@ from ostiary.core.run import Run
 from ostiary.core.types import Images
 from ostiary.data import stratified_rows
 from ostiary.models.classifier import TorchClassifier
+from ostiary.models.gaussian import Within, within
 from ostiary.screen.classes import Split, screen_classes
 from ostiary.screen.features import features_of
-from ostiary.screen.gaussian import Within, within
 
 ARTIFACT = "mahalanobis"
 

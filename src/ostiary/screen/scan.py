@@ -14,9 +14,9 @@ from ostiary.core.records import ClassScore
 from ostiary.core.run import Run
 from ostiary.core.types import Images
 from ostiary.models.classifier import TorchClassifier
+from ostiary.models.gaussian import Within, within
 from ostiary.screen.classes import Split, screen_classes
 from ostiary.screen.features import features_of
-from ostiary.screen.gaussian import Within, within
 from ostiary.screen.parting import part_line
 
 ARTIFACT = "scan"

@@ -1,0 +1,114 @@
+"""What fitted guards share: the limit, scoring a whole set, and the file they are saved in."""
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ostiary.core.card import Card
+from ostiary.core.catalog import method_class, methods
+from ostiary.core.errors import FormatError, ModelError
+from ostiary.core.files import atomic
+from ostiary.core.protocols import LabelledSet, Predictor
+from ostiary.core.records import Rate
+from ostiary.core.run import Run
+from ostiary.core.types import Images, Scores
+from ostiary.models.classifier import TorchClassifier
+from ostiary.models.fuse import fused_inference
+
+HINT = "`ostiary guard fit` writes one"
+
+
+class Fitted:
+    """Base of the fitted guards, which are dataclasses: `tensors` names the fields that are saved as tensors.
+
+    Scores above `threshold` are flagged; `false_rejection` is measured on trusted inputs that did not set it.
+    """
+
+    card: ClassVar[Card]
+    tensors: ClassVar[tuple[str, ...]]
+    scored_at_once: ClassVar[int] = 128
+
+    threshold: float
+    model_digest: str
+    false_rejection: Rate | None
+
+    def score(self, model: Any, x: Images, /) -> Scores:
+        """The score of each input; higher is more suspicious."""
+        raise NotImplementedError
+
+    def score_all(self, model: Predictor[Images], data: LabelledSet[Images], /, *, run: Run) -> Scores:
+        """Scores of a whole set, streamed."""
+        if isinstance(model, TorchClassifier):
+            model = fused_inference(model, channels_last=True)
+        found, done = [], 0
+        for x, _ in data.batches(self.scored_at_once):
+            found.append(self.score(model, x.to(run.device)))
+            done += len(x)
+            run.step(done, len(data), self.card.name)
+        return torch.cat(found) if found else torch.empty(0)
+
+    def set_limit(
+        self,
+        model: Predictor[Images],
+        limit: LabelledSet[Images],
+        check: LabelledSet[Images],
+        wanted: float,
+        run: Run,
+    ) -> None:
+        """Put the threshold where it flags the share `wanted` of `limit`, and measure on `check` what it flags."""
+        own = self.score_all(model, limit, run=run)
+        # Linear interpolation would put the limit below the wanted quantile on a handful of samples.
+        self.threshold = float(own.quantile(1 - wanted, interpolation="higher"))
+        seen = self.score_all(model, check, run=run)
+        run.artifact(f"{self.card.name}-trusted-scores", seen)
+        self.false_rejection = Rate(k=int((seen > self.threshold).sum()), n=len(seen))
+
+    def save(self, path: Path, /) -> None:
+        """Write one safetensors file; the limit and the model's digest are in its metadata."""
+        metadata = {
+            "ostiary.guard": self.card.id,
+            "format": "1",
+            "threshold": repr(self.threshold),
+            "model_digest": self.model_digest,
+            "false_rejection": self.false_rejection.model_dump_json() if self.false_rejection else "null",
+        }
+        tensors = {name: getattr(self, name).contiguous() for name in self.tensors}
+        with atomic(path) as temporary:
+            # Through bytes: safetensors has an error of its own for a full disk.
+            temporary.write_bytes(save(tensors, metadata))
+
+    def check_model(self, model: Predictor[Images]) -> None:
+        """Raise ModelError when `model` is not the one this guard was fitted to."""
+        if model.digest != self.model_digest:
+            raise ModelError(
+                f"the guard was fitted to model {self.model_digest[:12]}, this is {model.digest[:12]}",
+                hint="fit the guard to this model with `ostiary guard fit`",
+            )
+
+
+def load_guard(path: Path) -> Fitted:
+    """Read a saved guard of any kind; raises FormatError."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+        kind = metadata.get("ostiary.guard", "")
+        if kind not in methods("guard"):
+            raise FormatError(f"'{path}' is no saved guard", hint=HINT)
+        fitted: type[Fitted] = method_class("guard", kind).fitted
+        rate = json.loads(metadata["false_rejection"])
+        return fitted(
+            **{name: tensors[name] for name in fitted.tensors},  # type: ignore[call-arg]
+            threshold=float(metadata["threshold"]),
+            model_digest=metadata["model_digest"],
+            false_rejection=Rate.model_validate(rate) if rate else None,
+        )
+    except FileNotFoundError as error:
+        raise FormatError(f"no such file: '{path}'", hint=HINT) from error
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise FormatError(f"'{path}' is no saved guard: {error}", hint=HINT) from error
