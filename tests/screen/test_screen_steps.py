@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.cluster import KMeans
 
+from ostiary.screen import classes
 from ostiary.screen.activation_clustering import MAX_SILHOUETTE, ActivationClustering, _sample
 from ostiary.screen.classes import _alike, reclassify
 from ostiary.screen.parting import part_line, two_means
@@ -89,6 +90,18 @@ def test_reclassification_tells_a_group_of_its_label_from_one_that_belongs_elsew
     own[60:75] = True
     assert reclassify(thumbnails, labels, foreign)[0] == pytest.approx(0)
     assert reclassify(thumbnails, labels, own)[1] == pytest.approx(1, abs=0.05)
+
+
+def test_a_part_of_a_large_set_votes_as_the_whole_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    labels = np.repeat([0, 1], 300)
+    looks = labels.copy()
+    looks[:40] = 1  # labelled 0, looks like 1
+    thumbnails = (rng.normal(size=(600, 12)) + 8 * looks[:, None]).astype(np.float16)
+    suspected = np.arange(600) < 40
+    whole = reclassify(thumbnails, labels, suspected)
+    monkeypatch.setattr(classes, "MAX_VOTERS", 100)
+    assert reclassify(thumbnails, labels, suspected) == pytest.approx(whole, abs=0.05)
 
 
 def test_samples_that_are_all_alike_are_left_unscored() -> None:

@@ -68,7 +68,7 @@ def run_demo(folder: Path, *, seed: int, on_stage: OnStage) -> Demo:
             defender.submit(train_model, poisoned, model, arch="small-cnn", recipe=RECIPE, options=options),
             second.submit(train_model, twin_set, twin, arch="small-cnn", recipe=RECIPE, options=options),
         ]
-        screening = defender.submit(screen_data, poisoned, str(model), options=options)
+        screening = defender.submit(screen_data, poisoned, str(model), trusted=trusted, options=options)
         scanning = defender.submit(scan_model, str(model), trusted, preset="quick", options=options)
         twin_scanning = second.submit(scan_model, str(twin), trusted, preset="quick", options=options)
         for name, future in zip(("train", "train twin"), training, strict=True):

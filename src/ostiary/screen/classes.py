@@ -22,6 +22,8 @@ SAME = 1e-4
 
 NEIGHBOURS = 5
 MAX_RECLASSIFIED = 1000
+MAX_VOTERS = 20_000
+"""Samples that vote; of larger sets a part, at even steps, so that neither time nor memory grows with the set."""
 ROWS_AT_ONCE = 50
 SUPPORT_WEIGHT = 0.3
 SUPPORT_FULL = 0.4
@@ -123,6 +125,7 @@ def reclassify(thumbnails: np.ndarray, labels: np.ndarray, suspected: np.ndarray
     turn). About 1 for an ordinary group, near 0 for a group that belongs elsewhere.
     """
     kept = np.flatnonzero(~suspected)
+    kept = kept[:: -(-len(kept) // MAX_VOTERS)] if len(kept) else kept
     index = NearestNeighbors().fit(thumbnails[kept])
 
     def share(rows: np.ndarray, label: int, skip: int) -> float:
@@ -138,7 +141,7 @@ def reclassify(thumbnails: np.ndarray, labels: np.ndarray, suspected: np.ndarray
 
     found = {}
     for label in np.unique(labels[suspected]).tolist():
-        rest = np.flatnonzero(~suspected & (labels == label))
+        rest = kept[labels[kept] == label]
         if len(rest) and len(kept) > NEIGHBOURS + 1:
             own = share(np.flatnonzero(suspected & (labels == label)), label, 0)
             found[label] = own / max(share(rest, label, 1), 1e-3)
