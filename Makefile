@@ -77,5 +77,5 @@ $(VENV)/.package: $(VENV)/.made pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.package
-	$(INSTALL) -e '.[dev,text,onnx,cluster,slurm]'
+	$(INSTALL) -e '.[dev,text,onnx,cluster,slurm,serve]'
 	@touch $@
