@@ -26,8 +26,13 @@ class WarpTrigger(FormSearch):
         needs=Needs(access="gradients", modality="images", trusted_per_class=4),
         cost="steps x classes x batch forward and backward passes to the input",
         code="OS204",
-        version="4",
-        limits=(Limit(measure="size_ratio", low=3.0), Limit(measure="flip_held_out", low=0.75)),
+        version="5",
+        limits=(
+            Limit(measure="size_ratio", low=3.0),
+            Limit(measure="flip_held_out", low=0.75),
+            # Once more, so that it holds where p takes the first one's place: mixup makes warps towards one class easy.
+            Limit(measure="size_ratio", low=3.0),
+        ),
         size="size",
         blind_spots=(
             "triggers that move nothing: patches, blends, colours",
