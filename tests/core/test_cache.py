@@ -31,6 +31,7 @@ def cache(tmp_path: Path) -> ArrayCache:
 def test_what_was_written_is_found_and_cannot_be_changed(cache: ArrayCache) -> None:
     assert cache.get("a") is None
     keep(cache, "a", 2.0)
+    assert cache.size == (cache.root / "a" / FILE).stat().st_size > 64 * 8 * 2
     found = cache.get("a")
     assert found is not None and found.dtype == np.float16 and (found == 2.0).all()
     with pytest.raises(ValueError, match="read-only"):

@@ -27,7 +27,7 @@ EXTRAS = {"text": ("transformers",), "onnx": ("onnx", "onnxruntime")}
 @common.global_options()
 @click.pass_context
 def command(ctx: click.Context, /, **o: Any) -> None:
-    """Check this installation: versions, extras, device, the folder for records."""
+    """Check this installation: versions, extras, device, the folders for records and the cache."""
     common.call_settings(ctx, **o)
     problems = []
     click.echo(f"python        {platform.python_version()} on {platform.system()} {platform.machine()}")
@@ -43,6 +43,7 @@ def command(ctx: click.Context, /, **o: Any) -> None:
     if importlib.util.find_spec("torch") is not None:
         _device()
     _runs(problems)
+    _cache()
     for problem in problems:
         click.echo(f"problem: {problem}", err=True)
     sys.exit(2 if problems else 0)
@@ -67,3 +68,10 @@ def _runs(problems: list[str]) -> None:
     click.echo(f"records       {root}{'' if root.exists() else ' (not there yet)'}")
     if not writable:
         problems.append(f"'{root}' cannot be written; set OSTIARY_RUNS")
+
+
+def _cache() -> None:
+    from ostiary.core.cache import ArrayCache
+
+    cache = ArrayCache.default()
+    click.echo(f"cache         {cache.root}, {cache.size / 1e9:.2f} of {cache.limit / 1e9:g} GB")

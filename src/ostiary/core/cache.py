@@ -52,6 +52,11 @@ class ArrayCache:
         )  # unlike Path's it bears that there is no home
         return cls(Path(root), limit)
 
+    @property
+    def size(self) -> int:
+        """Bytes that lie there."""
+        return sum(path.stat().st_size for path in self.root.glob(f"*/{FILE}") if path.exists())
+
     def get(self, key: str) -> np.ndarray | None:
         """The array, mapped and not to be written to; None where there is none that can be read."""
         path = self.root / key / FILE
