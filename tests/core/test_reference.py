@@ -163,6 +163,16 @@ def test_findings_of_judged_evidence(form: FormName, level: str) -> None:
     assert "0 of 39 reference models have a class as strange" in found.message
 
 
+@pytest.mark.parametrize(("ratio", "level"), [(1.45, "suspect"), (2.5, "backdoor")])
+def test_a_backdoor_is_far_beyond_all_references(ratio: float, level: str) -> None:
+    """Both are stranger than every reference model; one only just."""
+    one = null(drawn(39))
+    judged = one.judge(evidence([1.0, 1.0, ratio]), CARD)
+    assert judged.per_class[2].measures[MEASURE] == 1 / 40
+    assert (judged.per_class[2].measures[DISTANCE] >= 3) == (level == "backdoor")
+    assert [found.level for found in decide(judged, CARD, CLASSES, one)] == [level]
+
+
 def test_a_natural_class_beyond_the_built_in_limit_is_no_finding_against_references() -> None:
     one = null(drawn(39, natural=4.0))
     natural = evidence([1.0, 4.0, 1.0])

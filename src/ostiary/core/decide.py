@@ -17,7 +17,7 @@ from ostiary.core.records import (
     Suspect,
     Verdict,
 )
-from ostiary.core.reference import Null, subjects
+from ostiary.core.reference import DISTANCE, Null, subjects
 
 WITHIN_MODEL = Calibration(
     id="within-model",
@@ -35,6 +35,9 @@ BUILT_IN = Calibration(
 
 CONFIRM_FLIP = 0.75
 """A trigger is confirmed when the lower end of its held-out flip rate's 95 % interval reaches this."""
+
+CONFIRM_DISTANCE = 3.0
+"""Against reference models, also this far out: three times as far as the strangest class of one of them in ten."""
 
 FORMS: dict[FormName, str] = {
     "patch": "a trigger of {:.1f} px",
@@ -72,7 +75,7 @@ def _scan_finding(
 ) -> Finding:
     limits = card.limits if null is None else null.limits(card)
     score, threshold = _first_limit(row, limits)
-    confirmed = _confirmed(candidate, card, null)
+    confirmed = _confirmed(row, candidate, card, null)
     name = _class_name(row.label, classes)
     message = f"class {row.label} ({name}): {limits[0].measure} of {score:.3g} is beyond its limit"
     if candidate is not None:
@@ -100,13 +103,15 @@ def _scan_finding(
     )
 
 
-def _confirmed(candidate: Candidate | None, card: Card, null: Null | None) -> bool:
-    """True when unseen images show that the recovered trigger works.
+def _confirmed(row: ClassScore, candidate: Candidate | None, card: Card, null: Null | None) -> bool:
+    """True when unseen images show that the recovered trigger works, and reference models are far from having one.
 
     What is added or warped flips unseen images of models without a backdoor too, once it is large enough; how small
     it may be there only reference models tell.
     """
     if candidate is None or (null is None and not (candidate.form == "patch" and card.confirms)):
+        return False
+    if null is not None and row.measures.get(DISTANCE, 0.0) < CONFIRM_DISTANCE:
         return False
     return candidate.flip_held_out.low >= CONFIRM_FLIP
 
@@ -118,7 +123,7 @@ def _model_finding(evidence: ModelEvidence, card: Card, null: Null | None) -> tu
         return ()
     score, threshold = _first_limit(row, limits)
     candidate = next(iter(evidence.candidates), None)
-    confirmed = _confirmed(candidate, card, null)
+    confirmed = _confirmed(row, candidate, card, null)
     if candidate is not None:
         held_out, ratio = candidate.flip_held_out, row.measures["size_ratio"]
         message = (
