@@ -8,7 +8,8 @@ goes into one new folder: `result.json` (its MethodResult), arrays as `.npy`, `r
 import dataclasses
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,19 @@ from ostiary.screen.summary import summariser
 RESULT, REPAIRED, SCORES, SUSPECTED = "result.json", "repaired.safetensors", "scores.npy", "suspected.npy"
 
 
+@contextmanager
+def _no_cache() -> Iterator[None]:
+    """Keep nothing on the disk: a method's seconds would depend on what ran before it."""
+    before = os.environ.get("OSTIARY_CACHE_LIMIT")
+    os.environ["OSTIARY_CACHE_LIMIT"] = "0"
+    try:
+        yield
+    finally:
+        os.environ.pop("OSTIARY_CACHE_LIMIT")
+        if before is not None:
+            os.environ["OSTIARY_CACHE_LIMIT"] = before
+
+
 def defend(
     *,
     verb: str,
@@ -54,11 +68,11 @@ def defend(
     and these trusted images. Gives the method's status, reason and the seconds it took by itself.
     Raises JobFailed when the method fails, so that nothing of it is kept.
     """
-    os.environ["OSTIARY_CACHE_LIMIT"] = "0"  # else a method's seconds would depend on what ran before it
     run = Run(seed=seed, device=torch.device(device))
     subject = load_model(model, device=device)
     built = make(verb, method, params)
-    outcome = VERBS[verb](built, subject, PackedSet(Path(trusted)), _Paths(data, inputs, scan), run)
+    with _no_cache():
+        outcome = VERBS[verb](built, subject, PackedSet(Path(trusted)), _Paths(data, inputs, scan), run)
     if outcome.interrupted or outcome.error is not None:
         raise outcome.error or KeyboardInterrupt
     result = outcome.result

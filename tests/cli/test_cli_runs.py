@@ -208,6 +208,9 @@ def test_screening_in_shards_finds_the_same(defended: tuple[Path, dict[str, Resu
     assert shards.code == whole.code, shards.err
     assert shards.record["digests"] == whole.record["digests"]
     for one, other in zip(whole.record["results"], shards.record["results"], strict=True):
+        assert one["status"] == other["status"]
+        if one["status"] == "skipped":  # for want of trusted samples
+            continue
         assert {s["id"] for s in one["evidence"]["suspects"]} == {s["id"] for s in other["evidence"]["suspects"]}
     assert not list((defended[0] / "ostiary-runs").glob(".shards*"))
 
@@ -216,7 +219,7 @@ def test_screen_exports_what_it_found(defended: tuple[Path, dict[str, Result]]) 
     folder, done = defended
     screen = done["screen"]
     assert screen.code == CODES[screen.record["verdict"]]
-    evidence = [result["evidence"] for result in screen.record["results"]]
+    evidence = [result["evidence"] for result in screen.record["results"] if result["evidence"]]
     with (folder / "suspects.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == sum(item["suspected"] for item in evidence)
