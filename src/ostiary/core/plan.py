@@ -60,8 +60,8 @@ BLACK_BOX: dict[str, Preset] = {
 """The presets of `scan` for a model that gives answers and no gradients."""
 
 ESTIMATES = {
-    "scan": "10 classes of 32x32 on 2 cores: a small CNN takes about 25 s (quick), 45 s (standard), 2 min (thorough); "
-    "a ResNet-18 of width 64, by its image passes, about 30 min, 1 h, 3 h",
+    "scan": "10 classes of 32x32 on 2 cores: a small CNN takes about 15 s (quick), 25 s (standard), 2 min (thorough); "
+    "a ResNet-18 of width 64, by its image passes, about 20 min, 40 min, 3 h",
     "black box": "10 classes: about 70,000 (quick), 110,000 (standard) or 550,000 queries (thorough) at most; "
     "a server that answers 2,000 a second takes 40 s, 1 min, 5 min",
     "screen": "one forward pass over the data, then seconds per class, with every preset",
