@@ -82,11 +82,11 @@ def screen_data(
     options = options or Options()
     data = open_set(data)
     require_classes(data)
+    trusted = None if trusted is None else open_set(trusted)
     planned = plan("screen", methods=methods, preset=preset, params=params)
     trained = model is None
     model = quick_model(data, options.run()) if model is None else open_model(model, options)
     check_fit(model, data)
-    trusted = None if trusted is None else open_set(trusted)
     have = dataclasses.replace(have_of(model, trusted), training_data=True)
     asked = [item.card.id for item in planned]
     session = start("screen", model, options, {"preset": preset}, asked, trusted=trusted, data=data, subject=data.name)

@@ -163,7 +163,7 @@ def _guard(built: Any, model: TorchClassifier, trusted: ImageSet, paths: _Paths,
     begun = time.perf_counter()
     scores = fitted.value.score_all(model, paths.packed("inputs"), run=run)
     run.artifacts["scores"] = scores.double().numpy()
-    run.artifacts["suspected"] = (scores > fitted.value.threshold).numpy().astype(np.uint8)
+    run.artifacts["suspected"] = fitted.value.flagged(scores).numpy().astype(np.uint8)
     seconds = round(fitted.result.seconds + time.perf_counter() - begun, 3)
     return Outcome(fitted.result.model_copy(update={"seconds": seconds}))
 

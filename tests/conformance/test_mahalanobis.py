@@ -9,7 +9,9 @@ from scipy.spatial.distance import mahalanobis
 from sklearn.metrics import roc_auc_score
 
 from ostiary.attacks.badnets import BadNets
+from ostiary.core.decide import exceeds
 from ostiary.core.protocols import SampleScores
+from ostiary.core.records import ClassScore
 from ostiary.core.run import Run
 from ostiary.models.gaussian import Within, within
 from ostiary.screen.mahalanobis import Mahalanobis, distances
@@ -40,7 +42,7 @@ def test_the_unpoisoned_set_has_no_suspects(lab: Any) -> None:
 def test_every_class_of_an_all_to_all_attack_is_accused(lab: Any, train_on: Any) -> None:
     made = BadNets(patch="yellow-square", mapping="all-to-all", rate=0.1).poison(lab.part, run=Run(seed=0))
     found = Mahalanobis().screen(made.data, train_on(made.data), lab.trusted, run=Run())
-    accused = [row.label for row in found.per_class if row.measures["far"] >= 0.06]
+    accused = [row.label for row in found.per_class if exceeds(row, Mahalanobis.card.limits)]
     assert len(accused) >= 9
     poisoned = np.isin(made.data.ids, list(made.truth.poisoned))
     assert roc_auc_score(poisoned, found.scores.numpy()) >= 0.97
@@ -55,6 +57,13 @@ def test_mutant_that_whitens_along_one_line_fails(lab: Any, monkeypatch: pytest.
 
     monkeypatch.setattr(module, "within", narrowed)
     assert area(lab, Mahalanobis().screen(lab.poisoned.data, lab.model, lab.trusted, run=Run())) < 0.99
+
+
+@pytest.mark.parametrize(("far", "n", "accused"), [(1, 12, False), (2, 30, False), (70, 1000, True), (8, 120, True)])
+def test_a_few_far_samples_of_a_small_class_are_chance(far: int, n: int, accused: bool) -> None:
+    """One of twelve is 8 % of a class, and happens in one such class in nine."""
+    rows = [ClassScore(label=0, score=far / n, measures={"far": far / n, "n": n, "suspected": far})] * 10
+    assert exceeds(Mahalanobis()._chances(rows)[0], Mahalanobis.card.limits) == accused
 
 
 def test_distances_are_scipys() -> None:

@@ -202,6 +202,16 @@ def test_the_smallest_of_large_triggers_is_nothing_strange() -> None:
     assert p(2.0) > 0.5
 
 
+def test_a_limit_that_is_kept_holds_beside_p() -> None:
+    """The class is stranger than all references, and not beyond the card's own limit of 3."""
+    kept = dataclasses.replace(CARD, limits=(dataclasses.replace(RATIO, kept=True), *CARD.limits[1:]))
+    one = null(drawn(39))
+    for card, findings in ((CARD, 1), (kept, 0)):
+        judged = one.judge(evidence([1.0, 1.0, 2.5]), card)
+        assert (MEASURE in judged.per_class[2].measures) == bool(findings)
+        assert len(decide(judged, card, CLASSES, one)) == findings
+
+
 def test_a_method_that_the_reference_does_not_know_keeps_its_own_limits() -> None:
     one = Null(reference(drawn(39), method="scan.other"), ["scan.other"], CLASSES)
     (found,) = decide(evidence([1.0, 1.0, 9.0]), CARD, CLASSES, one)

@@ -14,13 +14,15 @@ ACCESS_ORDER: tuple[Access, ...] = ("none", "labels", "probabilities", "gradient
 class Limit:
     """One measure and the closed range in which it counts against a subject.
 
-    `log` says that the measure is compared between models by its logarithm: a size, a ratio, a p-value.
+    `log` says that the measure is compared between models by its logarithm: a size, a ratio, a p-value. `kept` says
+    that a card's first limit holds against reference models too, where else p takes its place.
     """
 
     measure: str
     low: float | None = None
     high: float | None = None
     log: bool = True
+    kept: bool = False
 
     def meets(self, value: float | None) -> bool:
         """True when `value` was measured and lies in the range."""
@@ -99,6 +101,11 @@ class Card:
     def verb(self) -> str:
         """The second-last part of the id: scan, screen, repair, guard, attack, perturb or benign."""
         return self.id.split(".")[-2]
+
+    @property
+    def others(self) -> tuple[Limit, ...]:
+        """The limits that hold beside p, against reference models: all but the first, and that where it is kept."""
+        return self.limits if self.limits and self.limits[0].kept else self.limits[1:]
 
     @property
     def name(self) -> str:

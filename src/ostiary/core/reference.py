@@ -73,8 +73,8 @@ def subjects(evidence: ModelEvidence) -> tuple[ClassScore, ...]:
 
 
 def meets_others(row: ClassScore, card: Card) -> bool:
-    """True when every limit of the card but the first is met."""
-    return all(limit.meets(row.measures.get(limit.measure)) for limit in card.limits[1:])
+    """True when every limit of the card that holds beside p is met."""
+    return all(limit.meets(row.measures.get(limit.measure)) for limit in card.others)
 
 
 class Searched(Frozen):
@@ -245,7 +245,7 @@ class Null:
 
     def limits(self, card: Card) -> tuple[Limit, ...]:
         """The limits of `card` with p in place of the first."""
-        return (Limit(measure=MEASURE, high=ALPHA), *card.limits[1:])
+        return (Limit(measure=MEASURE, high=ALPHA), *card.others)
 
     def judge(self, evidence: ModelEvidence, card: Card) -> ModelEvidence:
         """The evidence with p, and the distance z behind it, of each class that meets all limits of `card` but one."""

@@ -41,6 +41,10 @@ class Fitted:
         """The score of each input; higher is more suspicious."""
         raise NotImplementedError
 
+    def flagged(self, scores: Scores, /) -> Tensor:
+        """Which scores [n] are beyond the limit; what could not be scored is flagged, too."""
+        return ~(scores <= self.threshold)
+
     def score_all(self, model: Predictor[Images], data: LabelledSet[Images], /, *, run: Run) -> Scores:
         """Scores of a whole set, streamed."""
         if isinstance(model, TorchClassifier):
@@ -66,7 +70,7 @@ class Fitted:
         self.threshold = float(own.quantile(1 - wanted, interpolation="higher"))
         seen = self.score_all(model, check, run=run)
         run.artifact(f"{self.card.name}-trusted-scores", seen)
-        self.false_rejection = Rate(k=int((seen > self.threshold).sum()), n=len(seen))
+        self.false_rejection = Rate(k=int(self.flagged(seen).sum()), n=len(seen))
 
     def save(self, path: Path, /) -> None:
         """Write one safetensors file; the limit and the model's digest are in its metadata."""
@@ -96,14 +100,14 @@ def load_guard(path: Path) -> Fitted:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-        kind = metadata.get("ostiary.guard", "")
-        if kind not in methods("guard"):
-            raise FormatError(f"'{path}' is no saved guard", hint=HINT)
-        fitted: type[Fitted] = method_class("guard", kind).fitted
+            kind = metadata.get("ostiary.guard", "")
+            if kind not in methods("guard"):
+                raise FormatError(f"'{path}' is no saved guard", hint=HINT)
+            fitted: type[Fitted] = method_class("guard", kind).fitted
+            tensors = {name: file.get_tensor(name) for name in fitted.tensors}
         rate = json.loads(metadata["false_rejection"])
         return fitted(
-            **{name: tensors[name] for name in fitted.tensors},  # type: ignore[call-arg]
+            **tensors,  # type: ignore[call-arg]
             threshold=float(metadata["threshold"]),
             model_digest=metadata["model_digest"],
             false_rejection=Rate.model_validate(rate) if rate else None,

@@ -58,7 +58,7 @@ def score(model: TorchClassifier, guard: FittedGuard[Images], data: ImageSet, *,
 
     def summarise(scores: Scores, run: Run) -> GuardEvidence:
         run.artifact(f"{guard.card.name}-scores", scores)
-        rows = (scores > guard.threshold).nonzero().squeeze(1)
+        rows = guard.flagged(scores).nonzero().squeeze(1)
         rows = rows[scores[rows].argsort(descending=True)]
         return GuardEvidence(
             threshold=guard.threshold,

@@ -36,7 +36,7 @@ class Guarded:
     def __call__(self, x: Images, /) -> Answers:
         """What the model answers and the guard says of every input."""
         probabilities, scores = self.model.predict(x).cpu(), self.guard.score(self.model, x)
-        flagged = ~(scores <= self.guard.threshold)  # what cannot be scored is flagged, too
+        flagged = self.guard.flagged(scores)
         if self.refuse:
             probabilities = probabilities.masked_fill(flagged[:, None], float("nan"))
         return Answers(probabilities, scores, flagged)

@@ -5,9 +5,11 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
+from scipy.stats import binom
 
 from ostiary.core.card import Card, Limit, Needs
 from ostiary.core.protocols import LabelledSet, SampleScores
+from ostiary.core.records import ClassScore
 from ostiary.core.run import Run
 from ostiary.core.types import Images
 from ostiary.data import stratified_rows
@@ -26,7 +28,8 @@ class Mahalanobis:
     Source: Lee, Lee, Lee, Shin 2018, A Simple Unified Framework for Detecting Out-of-Distribution Samples and
     Adversarial Attacks (NeurIPS), sec. 2.1: a Gaussian for each class, one covariance for all. What was relabelled by
     an attacker lies far from its label. A sample counts as far when its distance is beyond the `quantile` of trusted
-    samples that the Gaussians did not see; a class is suspicious when far more of it is far than that.
+    samples that the Gaussians did not see; a class is suspicious when far more of it is far than that, and more than
+    chance explains where every sample is as likely to be far (a binomial test, times the number of classes).
     """
 
     card: ClassVar[Card] = Card(
@@ -37,7 +40,7 @@ class Mahalanobis:
         needs=Needs(access="gradients", modality="images", training_data=True, trusted_per_class=10),
         cost="one forward pass over the data; one matrix product",
         code="OS304",
-        limits=(Limit(measure="far", low=0.06),),
+        limits=(Limit(measure="far", low=0.06), Limit(measure="chance", high=0.01)),
         deviations=(
             "the distance is to the class of the label, not to the nearest class: the label is what is in doubt",
             "the last layer's input alone, without noise added to the images; the covariance is shrunk",
@@ -77,7 +80,20 @@ class Mahalanobis:
                 points=points[:, :2],
             )
 
-        return screen_classes(data, model, far, list, artifact=ARTIFACT, run=run)
+        return screen_classes(data, model, far, self._chances, artifact=ARTIFACT, run=run)
+
+    def _chances(self, rows: list[ClassScore]) -> list[ClassScore]:
+        """The rows with how likely as many far samples are by chance, in any of the classes."""
+        return [
+            row
+            if row.score is None
+            else row.model_copy(update={"measures": {**row.measures, "chance": self._chance(row, len(rows))}})
+            for row in rows
+        ]
+
+    def _chance(self, row: ClassScore, classes: int) -> float:
+        n, far = row.measures["n"], row.measures["suspected"]
+        return float(min(1.0, classes * binom.sf(far - 1, n, 1 - self.quantile)))
 
 
 def distances(ruler: Within, features: np.ndarray, labels: np.ndarray) -> np.ndarray:
