@@ -23,7 +23,7 @@ CARD = Card(
     paper="Lee et al. 2018, NeurIPS, arXiv 1807.03888",
     official_code="https://github.com/pokaxpoka/deep_Mahalanobis_detector",
     needs=Needs(access="gradients", modality="images", trusted_per_class=10),
-    cost="one forward pass per input, which gives the prediction too",
+    cost="one forward pass per input",
     code="OS402",
     deviations=(
         "the last layer's input alone, without noise added to the image; the covariance is shrunk (Ledoit and Wolf)",
