@@ -35,12 +35,12 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     for model in grid.models:
         path = store.model_dir(model.key) / MODEL
-        if model.kind != "twin" or args.arch not in (None, model.arch) or store.model(model.key) is None:
+        if model.kind == "attack" or args.arch not in (None, model.arch) or store.model(model.key) is None:
             continue
         trusted = trusted_of(store, model, grid.grid.trusted[0])
         trusted.name = f"{model.data.name}, {model.data.trusted_from} part"
         out = args.out / f"{model.arch}-{model.data.name}.json"
-        note(f"{out.name}: seed {model.seed}")
+        note(f"{out.name}: {model.name}, seed {model.seed}")
         _, left = calibrate(
             [path], load_model, trusted, out, plan("scan", preset=args.preset), Options(seed=model.seed)
         )

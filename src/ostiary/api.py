@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ostiary.core.files import refuse_existing
 from ostiary.core.plan import EXHAUSTIVE, plan
 from ostiary.core.protocols import Predictor
 from ostiary.core.records import Record
@@ -69,17 +70,22 @@ def screen_data(
     methods: Sequence[str] = (),
     preset: str = "standard",
     params: Params | None = None,
+    retrain: str | Path | None = None,
     options: Options | None = None,
 ) -> Record:
     """Rank the samples of a suspect data set; without a model a small one is trained on the set itself.
 
-    With a few `trusted` samples of the same classes, methods run that hold the suspect ones against them.
+    With a few `trusted` samples of the same classes, methods run that hold the suspect ones against them. With
+    `retrain` a model is trained anew on the samples that are not suspected, written there and compared.
     Raises OstiaryError for what cannot be read or does not fit together; a method's own failure is in the record.
     """
+    from ostiary.screen.retrain import compare_retrained
     from ostiary.screen.summary import summariser
     from ostiary.training.quick import quick_model
 
     options = options or Options()
+    if retrain is not None:
+        refuse_existing(Path(retrain))
     data = open_set(data)
     require_classes(data)
     trusted = None if trusted is None else open_set(trusted)
@@ -96,6 +102,10 @@ def screen_data(
         if session.interrupted:
             break
         session.execute(method, data, model, trusted, have=have, summarise=summariser(data, method.card))
+    record = session.finish()
+    if retrain is None or record.interrupted or not record.coverage.ok:
+        return record
+    session.config["retrained"] = compare_retrained(record, data, model, trusted, Path(retrain), options)
     return session.finish()
 
 

@@ -15,10 +15,11 @@ from safetensors import safe_open
 from ostiary.cli.common import exit_code
 from ostiary.cli.render import render_text
 from ostiary.core.records import Finding, Record
-from ostiary.data.digits import digits
+from ostiary.data import digits, open_data
 
 CODES = {"none-found": 0, "backdoor": 1, "suspect": 1, "incomplete": 3}
 FEW = ["--trusted", "digits", "--limit", "60"]
+BEFORE_AFTER = ("before", "after")
 CUT = [*FEW, "--time-limit", "0"]
 
 
@@ -71,6 +72,8 @@ def defended(made: tuple[Path, dict[str, Result]]) -> tuple[Path, dict[str, Resu
             "suspects.csv",
             "--export-kept",
             "kept.parquet",
+            "--retrain",
+            "anew.safetensors",
         ],
         "screen shards": ["screen", "poisoned", "--model", "m.safetensors", "--shards", "3", "--format", "json"],
         "fit": ["guard", "fit", "m.safetensors", *FEW, "-o", "guard.safetensors", "--format", "json"],
@@ -219,11 +222,21 @@ def test_screen_exports_what_it_found(defended: tuple[Path, dict[str, Result]]) 
     folder, done = defended
     screen = done["screen"]
     assert screen.code == CODES[screen.record["verdict"]]
-    evidence = [result["evidence"] for result in screen.record["results"] if result["evidence"]]
+    fused = next(r["evidence"] for r in screen.record["results"] if r["method"] == "screen.fusion")
     with (folder / "suspects.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    assert len(rows) == sum(item["suspected"] for item in evidence)
-    assert (folder / "kept.parquet").stat().st_size > 0 and (folder / "screen.html").exists()
+    assert [row["id"] for row in rows] == [one["id"] for one in fused["suspects"]]
+    assert all(row["reasons"].startswith("OS305 fusion") and row["nearest"] for row in rows)
+    assert len(open_data(folder / "kept.parquet")) == fused["n"] - len(rows)
+    assert (folder / "screen.html").exists()
+
+
+def test_training_on_what_is_kept_is_compared(defended: tuple[Path, dict[str, Result]]) -> None:
+    folder, done = defended
+    told = done["screen"].record["config"]["retrained"]
+    assert told["left out"] > 0 and (folder / "anew.safetensors").exists()
+    before, after = (told["rates"][f"samples left out that get the label they carry, {when}"] for when in BEFORE_AFTER)
+    assert before["n"] == after["n"] == told["left out"] and before["k"] > after["k"]
 
 
 def test_guard_findings_follow_fail_on_and_exit_zero(defended: tuple[Path, dict[str, Result]]) -> None:

@@ -13,8 +13,8 @@ from ostiary.core.decide import exceeds
 from ostiary.core.protocols import SampleScores
 from ostiary.core.records import ClassScore
 from ostiary.core.run import Run
-from ostiary.models.gaussian import Within, within
-from ostiary.screen.mahalanobis import Mahalanobis, distances
+from ostiary.models.gaussian import Within, distances, within
+from ostiary.screen.mahalanobis import Mahalanobis
 from ostiary.screen.summary import suspects_of
 
 

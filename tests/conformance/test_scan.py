@@ -54,18 +54,33 @@ def test_a_source_specific_trigger_is_found(lab: Any, train_on: Any) -> None:
 
 
 def test_mutant_with_groups_at_random_fails(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ostiary.screen import scan
+    from ostiary.screen import two_groups
 
     def at_random(line: np.ndarray) -> tuple[np.ndarray, float]:
         return np.random.default_rng(len(line)).random(len(line)) < 0.3, 0.0
 
-    monkeypatch.setattr(scan, "part_line", at_random)
+    monkeypatch.setattr(two_groups, "part_line", at_random)
     assert accused(Scan().screen(lab.poisoned.data, lab.model, lab.test, run=Run())) == []
 
 
-def test_too_few_trusted_samples_are_refused(lab: Any) -> None:
-    with pytest.raises(NotMet, match="needs 3 trusted samples for each of the model's 128 features, 384 together"):
-        Scan().screen(lab.poisoned.data, lab.model, lab.trusted, run=Run())
+@pytest.mark.parametrize("few", [False, True])
+def test_without_trusted_samples_enough_the_suspect_data_are_their_own_ruler(lab: Any, few: bool) -> None:
+    """`few`: 135 trusted samples for 128 features say where classes lie, and no more."""
+    trusted = lab.trusted if few else None
+    found = Scan().screen(lab.poisoned.data, lab.model, trusted, run=Run())
+    assert accused(found) == [0]
+    flagged = suspects_of(found, lab.poisoned.data, Scan.card)
+    assert (flagged & lab.is_poisoned).sum() >= 0.95 * lab.is_poisoned.sum()
+    assert (flagged & ~lab.is_poisoned).sum() <= 0.05 * lab.is_poisoned.sum()
+    assert accused(Scan().screen(lab.part, lab.twin, trusted, run=Run())) == []
+
+
+def test_alone_the_variation_is_that_within_groups(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without parting the classes first, poison passes for variation: J* of the target is far lower."""
+    ours = Scan().screen(lab.poisoned.data, lab.model, None, run=Run())
+    monkeypatch.setattr("ostiary.screen.two_groups.SETTLE", 1)
+    naive = Scan().screen(lab.poisoned.data, lab.model, None, run=Run())
+    assert ours.per_class[0].measures["j_star"] > 3 * naive.per_class[0].measures["j_star"]
 
 
 def test_three_classes_have_no_middle(lab: Any) -> None:

@@ -14,6 +14,7 @@ from ostiary.screen.summary import summariser
 
 CASES = (
     Case(id="screen.activation-clustering"),
+    Case(id="screen.fusion"),
     Case(id="screen.mahalanobis"),
     Case(id="screen.scan"),
     Case(id="screen.spectral-signatures"),

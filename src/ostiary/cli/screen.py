@@ -1,20 +1,17 @@
 """`ostiary screen`."""
 
-import csv
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
 from ostiary.cli import common
 from ostiary.core.errors import ConfigError
 from ostiary.engines import ENGINES, make_engine
 
 if TYPE_CHECKING:
-    from ostiary.core.records import Record, SampleEvidence
+    from ostiary.core.records import Record
     from ostiary.data import ImageSet
 
 EPILOG = """\b
@@ -22,11 +19,14 @@ Examples:
   ostiary screen train.parquet --model model.safetensors
   ostiary screen train.parquet --model model.safetensors --trusted validation/
   ostiary screen images/ --export-suspects ids.csv -o report.html
+  ostiary screen train.parquet --model model.safetensors --trusted validation/ --retrain new.safetensors
   ostiary screen train.npz --method spectral-signatures --format json
   ostiary screen parts/ --model model.safetensors --shards 64 --engine slurm
 
 Without --model a small network is trained on DATA itself first, and the record says so. With --shards the images are
 never held by one process: jobs compute the model's features, which are then judged class by class, to the same result.
+
+What is exported, kept and trained on goes by the list of `screen.fusion` where it finished, else by all methods.
 """
 
 
@@ -38,8 +38,9 @@ never held by one process: jobs compute the model's features, which are then jud
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Draw N of the trusted samples, class by class.")
 @common.method_options()
 @click.option("-o", "out", metavar="FILE", help="Write the report here (.html, .json or .md).")
-@click.option("--export-suspects", metavar="FILE", help="Write id, label, score, method and nearest sample as CSV.")
-@click.option("--export-kept", metavar="FILE", help="Write the samples that no method suspects as Parquet.")
+@click.option("--export-suspects", metavar="FILE", help="Write id, label, score, reasons and nearest sample as CSV.")
+@click.option("--export-kept", metavar="DIR", help="Write the samples that are not suspected (or name a .parquet).")
+@click.option("--retrain", metavar="FILE", help="Train anew on what is kept, write that model, and compare.")
 @click.option("--shards", type=click.IntRange(min=1), help="Compute features in so many jobs; takes --model.")
 @click.option("--engine", type=click.Choice(tuple(ENGINES)), help="Where the jobs run.  [default: local]")
 @click.option("--dry-run", is_flag=True, help="Print the plan, then stop.")
@@ -56,7 +57,9 @@ def command(ctx: click.Context, /, data: str, **o: Any) -> None:
         raise ConfigError("--shards needs --model", hint="train one on a part of the set, or leave out --shards")
     if o["engine"] and not o["shards"]:
         raise ConfigError("--engine needs --shards", hint="say how many jobs there are to be: --shards N")
-    exports = (o["export_suspects"], o["export_kept"])
+    if o["retrain"] and o["shards"]:
+        raise ConfigError("--retrain does not go with --shards", hint="export what is kept, and train on it")
+    exports = (o["export_suspects"], o["export_kept"], o["retrain"])
     reports = common.check_reports([*o["reports"], *([o["out"]] if o["out"] else [])], *exports)
     from ostiary.core.seal import close_seal
 
@@ -94,48 +97,19 @@ def command(ctx: click.Context, /, data: str, **o: Any) -> None:
                     **chosen,
                 )
         else:
-            record = screen_data(opened, model, trusted=trusted, options=options, **chosen)
+            record = screen_data(opened, model, trusted=trusted, retrain=o["retrain"], options=options, **chosen)
     finished = not record.interrupted and bool(record.coverage.ok)
-    if o["export_suspects"] and finished:
-        _export_suspects(record, opened, Path(o["export_suspects"]))
-    if o["export_kept"] and finished:
-        _export_kept(record, opened, Path(o["export_kept"]))
-    if any(exports) and not finished:
+    if finished:
+        _export(record, opened, o)
+    elif any(exports):
         call.note("nothing was exported: no method finished, or the run was interrupted")
     sys.exit(common.conclude(record, call, reports=reports, exit_zero=o["exit_zero"], named=bool(o["methods"])))
 
 
-def _export_suspects(record: "Record", data: "ImageSet", path: Path) -> None:
-    """Every suspected sample, most suspicious first within each method."""
-    from ostiary.core.files import atomic
+def _export(record: "Record", data: "ImageSet", o: dict[str, Any]) -> None:
+    from ostiary.screen.exports import export_kept, export_suspects
 
-    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["id", "label", "score", "method", "nearest"])
-        for method, evidence, suspected, scores in _artifacts(record):
-            nearest = {suspect.id: suspect.nearest for suspect in evidence.suspects}
-            for row in np.flatnonzero(suspected)[np.argsort(-scores[suspected], kind="stable")]:
-                sample = data.ids[row]
-                writer.writerow(
-                    [sample, int(data.labels[row]), f"{scores[row]:.6g}", method, nearest.get(sample) or ""]
-                )
-
-
-def _export_kept(record: "Record", data: "ImageSet", path: Path) -> None:
-    from ostiary.data import write_parquet
-
-    marks = [suspected for _, _, suspected, _ in _artifacts(record)]
-    write_parquet(path, data.subset(np.flatnonzero(~np.any(marks, axis=0)).tolist()))
-
-
-def _artifacts(record: "Record") -> Iterator[tuple[str, "SampleEvidence", "np.ndarray", "np.ndarray"]]:
-    """Per method that finished: its id, its evidence, which samples it suspects [n] and all scores [n]."""
-    from ostiary.core.records import SampleEvidence
-    from ostiary.core.store import load_artifact, read_record
-
-    folder = read_record(record.id)[1]
-    for result in record.results:
-        if isinstance(result.evidence, SampleEvidence):
-            parts = (load_artifact(record, folder, f"{result.evidence.artifact}-{p}") for p in ("suspected", "scores"))
-            suspected, scores = parts
-            yield result.method, result.evidence, suspected.astype(bool), scores
+    if o["export_suspects"]:
+        export_suspects(record, data, Path(o["export_suspects"]))
+    if o["export_kept"]:
+        export_kept(record, data, Path(o["export_kept"]))

@@ -161,6 +161,17 @@ CODES: dict[str, Code] = {
             "look at the suspect gallery; export the ids with --export-suspects, correct the labels or leave them out",
         ),
         Code(
+            "OS305",
+            "samples that are more likely poison than not",
+            "Of the samples with this label at least one in a hundred, and at least five, are more likely poison than "
+            "not: they lie far from their class, or are the odd group of a class that stands out.",
+            "screen.fusion",
+            "wrong labels without any attack; a class that really has two kinds of members; trusted samples from "
+            "another source than the data",
+            "look at the suspect gallery; export the ids with --export-suspects, or the rest with --export-kept, or "
+            "train on it with --retrain: planted samples lose the label they carry",
+        ),
+        Code(
             "OS401",
             "input flagged by a guard",
             "The prediction for this input hardly changes when other images are laid over it, as a trigger's would.",

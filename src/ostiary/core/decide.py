@@ -149,12 +149,17 @@ def _model_finding(evidence: ModelEvidence, card: Card, null: Null | None) -> tu
     return (finding,)
 
 
+GROUP = "form a group of their own"
+TOLD = {"far": "lie far from the trusted ones", "share": "are more likely poison than not"}
+"""What is said of the suspects of a class, by the first measure of the method's limits; else that they are a group."""
+
+
 def _screen_finding(row: ClassScore, evidence: SampleEvidence, card: Card, classes: Sequence[str]) -> Finding:
     score, threshold = _first_limit(row, card.limits)
     suspects = int(row.measures.get("suspected", 0))
     members = int(row.measures.get("n", 0))
     name = _class_name(row.label, classes)
-    does = "lie far from the trusted ones" if card.limits[0].measure == "far" else "form a group of their own"
+    does = TOLD.get(card.limits[0].measure, GROUP)
     return Finding(
         code=card.code,
         level="suspect",

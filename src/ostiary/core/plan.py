@@ -33,18 +33,19 @@ PRESETS: dict[str, dict[str, Preset]] = {
         },
     },
     "screen": {
-        "quick": {"screen.spectral-signatures": {}, "screen.scan": {}},
+        "quick": {"screen.fusion": {}},
         "standard": {
-            "screen.activation-clustering": {},
             "screen.spectral-signatures": {},
             "screen.scan": {},
             "screen.mahalanobis": {},
+            "screen.fusion": {},
         },
         "thorough": {
             "screen.activation-clustering": {"dimensions": 20},
             "screen.spectral-signatures": {},
             "screen.scan": {},
             "screen.mahalanobis": {},
+            "screen.fusion": {},
         },
     },
 }

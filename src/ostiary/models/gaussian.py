@@ -22,12 +22,31 @@ class Within:
         return np.asarray((features - self.means[label]) @ self.whiten)
 
 
-def within(features: np.ndarray, labels: np.ndarray, classes: int) -> Within:
-    """Means and the shrunk covariance (Ledoit and Wolf 2004) of features [n, d] about them."""
-    values = features.astype(np.float64)
-    means = np.full((classes, values.shape[1]), np.nan)
+def class_means(features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Means [k, d] of features [n, d] by label, NaN for a class without samples."""
+    means = np.full((classes, features.shape[1]), np.nan)
     for label in np.unique(labels):
-        means[label] = values[labels == label].mean(0)
-    covariance = LedoitWolf(assume_centered=True).fit(values - means[labels]).covariance_
-    variance, axes = eigh(covariance)
-    return Within(means, axes / np.sqrt(np.maximum(variance, FLOOR * max(variance.mean(), FLOOR))))
+        means[label] = features[labels == label].mean(0, dtype=np.float64)
+    return means
+
+
+def whitening(gaps: np.ndarray) -> np.ndarray:
+    """The matrix [d, d] that makes the variation of gaps [n, d] about zero 1; shrunk as Ledoit and Wolf 2004 do."""
+    variance, axes = eigh(LedoitWolf(assume_centered=True).fit(gaps).covariance_)
+    return np.asarray(axes / np.sqrt(np.maximum(variance, FLOOR * max(variance.mean(), FLOOR))))
+
+
+def within(features: np.ndarray, labels: np.ndarray, classes: int) -> Within:
+    """Means and variation of features [n, d] about them."""
+    values = features.astype(np.float64)
+    means = class_means(values, labels, classes)
+    return Within(means, whitening(values - means[labels]))
+
+
+def distances(ruler: Within, features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Squared distances [n] of samples from the means of their labels."""
+    found = np.empty(len(labels))
+    for label in np.unique(labels).tolist():
+        rows = labels == label
+        found[rows] = (ruler.centred(features[rows], label) ** 2).sum(1)
+    return found

@@ -2,6 +2,7 @@
 
 METHODS = {
     "screen.activation-clustering": "ostiary.screen.activation_clustering:ActivationClustering",
+    "screen.fusion": "ostiary.screen.fusion:Fusion",
     "screen.mahalanobis": "ostiary.screen.mahalanobis:Mahalanobis",
     "screen.scan": "ostiary.screen.scan:Scan",
     "screen.spectral-signatures": "ostiary.screen.spectral_signatures:SpectralSignatures",

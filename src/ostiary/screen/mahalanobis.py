@@ -14,7 +14,7 @@ from ostiary.core.run import Run
 from ostiary.core.types import Images
 from ostiary.data import stratified_rows
 from ostiary.models.classifier import TorchClassifier
-from ostiary.models.gaussian import Within, within
+from ostiary.models.gaussian import distances, within
 from ostiary.screen.classes import Split, screen_classes
 from ostiary.screen.features import features_of
 
@@ -94,12 +94,3 @@ class Mahalanobis:
     def _chance(self, row: ClassScore, classes: int) -> float:
         n, far = row.measures["n"], row.measures["suspected"]
         return float(min(1.0, classes * binom.sf(far - 1, n, 1 - self.quantile)))
-
-
-def distances(ruler: Within, features: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Squared distances [n] of samples from the means of their labels."""
-    found = np.empty(len(labels))
-    for label in np.unique(labels).tolist():
-        rows = labels == label
-        found[rows] = (ruler.centred(features[rows], label) ** 2).sum(1)
-    return found

@@ -16,5 +16,10 @@ def quick_model(data: ImageSet, run: Run) -> TorchClassifier:
     model = TorchClassifier(
         module, data.classes, data.shape, arch="small-cnn", name=f"small-cnn trained on {data.name}"
     )
+    return train(model, data, quick_recipe(data), run=run).model
+
+
+def quick_recipe(data: ImageSet) -> Recipe:
+    """About 2,500 steps over the set."""
     epochs = min(20, max(2, round(STEPS * BATCH / len(data))))
-    return train(model, data, Recipe(epochs=epochs, batch=BATCH, lr=0.1, padding=2, flip=False), run=run).model
+    return Recipe(epochs=epochs, batch=BATCH, lr=0.1, padding=2, flip=False)
