@@ -50,6 +50,7 @@ class Scan:
             "the search for the two groups starts from cuts along the strongest axes, not from a random split",
             "trusted samples say which group is the odd one; without them it is the one that the model is surer of",
             "without them a class counts only if the model is surer of its odd group than of the median class",
+            "J of a class with more samples than the median class is cut down to as many: natural kinds grow with n",
             "a class counts only where J* is high, not low",
         ),
         blind_spots=(
@@ -85,7 +86,8 @@ class Scan:
 
         def compare(rows: list[ClassScore]) -> list[ClassScore]:
             j = np.array([np.nan if row.score is None else row.score for row in rows])
-            return [_with(row, star) for row, star in zip(rows, stand_out(j, sure, ruler).tolist(), strict=True)]
+            found = stand_out(j, np.array([row.measures["n"] for row in rows]), sure, ruler)
+            return [_with(row, j_star) for row, j_star in zip(rows, found.tolist(), strict=True)]
 
         return screen_classes(data, model, split, compare, artifact=ARTIFACT, run=run)
 

@@ -100,7 +100,7 @@ def _part(whole: SetFeatures, labels: np.ndarray, ruler: Ruler) -> tuple[np.ndar
         odd = odd_one(parted.group, points, margins, ruler)
         j[label], sure[label] = parted.j, (margins[odd].mean(), margins.mean())
         groups[label] = Group(odd, points[odd].mean(0), points[~odd].mean(0))
-    return stand_out(j, sure, ruler), groups
+    return stand_out(j, np.bincount(labels, minlength=len(j)), sure, ruler), groups
 
 
 def _far_rarer(hits: int, n: int, share: float) -> bool:

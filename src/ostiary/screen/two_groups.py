@@ -137,9 +137,11 @@ def margins_of(logits: np.ndarray, label: int) -> np.ndarray:
     return np.asarray(values[:, label] - np.delete(values, label, axis=1).max(1))
 
 
-def stand_out(j: np.ndarray, margins: np.ndarray, ruler: Ruler) -> np.ndarray:
+def stand_out(j: np.ndarray, n: np.ndarray, margins: np.ndarray, ruler: Ruler) -> np.ndarray:
     """J* [k]: how far j lies above the median class, in robust standard deviations but at least its own; NaN is kept.
 
+    Natural kinds let j grow with the number n [k] of a class's samples, so that of a class with more than the median
+    class has is cut down to as many.
     `margins` [k, 2] are the mean ones of a class's odd group and of the whole class. Where no trusted samples say what
     belongs to a class, a group that the model is less sure of than of the median class is a kind of its class, not a
     trigger's: no J*. All NaN where fewer than `LEAST_CLASSES` are known.
@@ -147,6 +149,8 @@ def stand_out(j: np.ndarray, margins: np.ndarray, ruler: Ruler) -> np.ndarray:
     known = j[~np.isnan(j)]
     if len(known) < LEAST_CLASSES:
         return np.full(len(j), np.nan)
+    j = j * np.minimum(1.0, np.median(n[~np.isnan(j)]) / np.maximum(n, 1))
+    known = j[~np.isnan(j)]
     middle = float(np.median(known))
     found = (j - middle) / max(1.0, 1.4826 * float(np.median(np.abs(known - middle))))
     return found if ruler.placed else np.where(margins[:, 0] >= np.nanmedian(margins[:, 1]), found, np.nan)
