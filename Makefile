@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # make bench-cifar ARGS="--rate 0.01" hands arguments on.
-BENCHMARKS := train scan classes memory demo cifar published scanners peer references
+BENCHMARKS := train scan classes memory demo cifar published scanners peer references fusion screens
 
 .PHONY: demo test lint format check coverage conformance clean bench-grid $(BENCHMARKS:%=bench-%)
 
@@ -45,6 +45,10 @@ bench-published: script := published_models
 bench-scanners: script := scanners
 bench-peer: script := peer_scan
 bench-scanners bench-peer: ARGS ?= --store build/bench/scanners --reference $(wildcard src/ostiary/scan/references/*.json)
+# Of the grids develop and develop-rare: the weights of the fusion. Of reference-models and scanners: what it finds.
+bench-fusion: script := fusion
+bench-screens: script := screens
+bench-screens: ARGS ?= --grid reference-models --store build/bench/reference-models
 bench-references: script := references
 bench-references: ARGS ?= --store build/bench/calibrate
 $(BENCHMARKS:%=bench-%): $(VENV)/.package
@@ -52,7 +56,7 @@ $(BENCHMARKS:%=bench-%): $(VENV)/.package
 
 # make bench-grid GRID=develop; goes on where an earlier call was stopped. Models come from the bank where there is one.
 bench-grid: GRID ?= reference
-bench-grid: BANK = $(wildcard benchmarks/bank/$(GRID))
+bench-grid: BANK = $(wildcard benchmarks/bank/$(GRID:-models=))
 bench-grid: $(VENV)/.package
 	$(BIN)/ostiary bench run benchmarks/grids/$(GRID).toml --store build/bench/$(GRID) $(if $(BANK),--bank $(BANK)) $(ARGS)
 	$(BIN)/python -m benchmarks.grid_record $(GRID) --store build/bench/$(GRID)

@@ -20,6 +20,7 @@ from ostiary.models.classifier import TorchClassifier
 
 STRIP = Case(id="guard.strip", tiny={"overlays": 8, "false_rejection": 0.1})
 CASES = (
+    Case(id="guard.ibd-psc"),
     Case(id="guard.mahalanobis", tiny={"false_rejection": 0.1}),
     STRIP,
 )

@@ -188,6 +188,15 @@ CODES: dict[str, Code] = {
             "refuse the input or send it to a person; scan the model",
         ),
         Code(
+            "OS403",
+            "prediction stays while the model is amplified",
+            "While the last normalisation layers are amplified, the model is far surer of this input's prediction than "
+            "of those of trusted inputs.",
+            "guard.ibd-psc",
+            "the false rejection rate that was asked for; inputs that the model is very sure of anyhow",
+            "refuse the input or send it to a person; scan the model",
+        ),
+        Code(
             "OS901",
             "few trusted samples",
             "So few trusted samples were given that rates measured on them are wide.",

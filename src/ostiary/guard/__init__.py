@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from ostiary.guard.wrap import Guarded
 
 METHODS = {
+    "guard.ibd-psc": "ostiary.guard.ibd_psc:IbdPsc",
     "guard.mahalanobis": "ostiary.guard.mahalanobis:Mahalanobis",
     "guard.strip": "ostiary.guard.strip:Strip",
 }

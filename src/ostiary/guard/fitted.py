@@ -26,12 +26,14 @@ HINT = "`ostiary guard fit` writes one"
 class Fitted:
     """Base of the fitted guards, which are dataclasses: `tensors` names the fields that are saved as tensors.
 
-    Scores above `threshold` are flagged; `false_rejection` is measured on trusted inputs that did not set it.
+    `fused` tells whether normalisation layers may be folded away. Scores above `threshold` are flagged;
+    `false_rejection` is measured on trusted inputs that did not set it.
     """
 
     card: ClassVar[Card]
     tensors: ClassVar[tuple[str, ...]]
     scored_at_once: ClassVar[int] = 128
+    fused: ClassVar[bool] = True
 
     threshold: float
     model_digest: str
@@ -47,7 +49,7 @@ class Fitted:
 
     def score_all(self, model: Predictor[Images], data: LabelledSet[Images], /, *, run: Run) -> Scores:
         """Scores of a whole set, streamed."""
-        if isinstance(model, TorchClassifier):
+        if self.fused and isinstance(model, TorchClassifier):
             model = fused_inference(model, channels_last=True)
         found, done = [], 0
         for x, _ in data.batches(self.scored_at_once):
@@ -68,6 +70,10 @@ class Fitted:
         own = self.score_all(model, limit, run=run)
         # Linear interpolation would put the limit below the wanted quantile on a handful of samples.
         self.threshold = float(own.quantile(1 - wanted, interpolation="higher"))
+        self.measure(model, check, run)
+
+    def measure(self, model: Predictor[Images], check: LabelledSet[Images], run: Run) -> None:
+        """Count what the limit flags of trusted inputs."""
         seen = self.score_all(model, check, run=run)
         run.artifact(f"{self.card.name}-trusted-scores", seen)
         self.false_rejection = Rate(k=int(self.flagged(seen).sum()), n=len(seen))
