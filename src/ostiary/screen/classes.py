@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
 
 from ostiary.core.protocols import LabelledSet, SampleScores
 from ostiary.core.records import ClassScore
@@ -21,10 +21,11 @@ SAME = 1e-4
 """Features that differ by less than this share of the largest are equal."""
 
 NEIGHBOURS = 5
-MAX_RECLASSIFIED = 1000
-MAX_VOTERS = 20_000
+MAX_RECLASSIFIED = 400
+"""Samples of a group that are voted on, at even steps: their share is then known to a few points."""
+MAX_VOTERS = 10_000
 """Samples that vote; of larger sets a part, at even steps, so that neither time nor memory grows with the set."""
-ROWS_AT_ONCE = 50
+ROWS_AT_ONCE = 500
 SUPPORT_WEIGHT = 0.3
 SUPPORT_FULL = 0.4
 """Weight and cap of the support; set, like the limits, on digits models of seeds 100-105 and one CIFAR-10 model."""
@@ -124,19 +125,13 @@ def reclassify(thumbnails: np.ndarray, labels: np.ndarray, suspected: np.ndarray
     that is voted into its label, over the same share for the rest of the class (each left out in
     turn). About 1 for an ordinary group, near 0 for a group that belongs elsewhere.
     """
-    kept = np.flatnonzero(~suspected)
-    kept = kept[:: -(-len(kept) // MAX_VOTERS)] if len(kept) else kept
-    index = NearestNeighbors().fit(thumbnails[kept])
+    kept = evenly(np.flatnonzero(~suspected), MAX_VOTERS)
+    voters = torch.from_numpy(thumbnails[kept].astype(np.float32))
 
     def share(rows: np.ndarray, label: int, skip: int) -> float:
-        rows = rows[:: -(-len(rows) // MAX_RECLASSIFIED)]
-        # A few rows at a time: the distances to all kept samples would else fill the memory of a large set.
-        near = [
-            index.kneighbors(thumbnails[part], NEIGHBOURS + skip, return_distance=False)[:, skip:]
-            for part in np.array_split(rows, -(-len(rows) // ROWS_AT_ONCE))
-        ]
-        votes = labels[kept][np.concatenate(near)]
-        winner = np.array([np.bincount(row).argmax() for row in votes])
+        queries = torch.from_numpy(thumbnails[evenly(rows, MAX_RECLASSIFIED)].astype(np.float32))
+        votes = labels[kept][_nearest(queries, voters, NEIGHBOURS + skip)[:, skip:].numpy()]
+        winner = (votes[:, :, None] == np.arange(labels.max() + 1)).sum(1).argmax(1)
         return float((winner == label).mean())
 
     found = {}
@@ -148,15 +143,27 @@ def reclassify(thumbnails: np.ndarray, labels: np.ndarray, suspected: np.ndarray
     return found
 
 
+def evenly(rows: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the rows, at even steps."""
+    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).round().astype(int)]
+
+
+def _nearest(queries: Tensor, voters: Tensor, k: int) -> Tensor:
+    """The rows [n, k] of the k voters nearest to each query, the nearest first."""
+    squares = voters.square().sum(1)
+    # A few at a time: all distances would fill the memory of a large set.
+    parts = [(squares - 2 * part @ voters.T).topk(k, largest=False).indices for part in queries.split(ROWS_AT_ONCE)]
+    return torch.cat(parts)
+
+
 def _nearest_unsuspected(part: Split, members: np.ndarray) -> dict[int, int]:
     """For each suspected row of a class the nearest row of that class that is not suspected."""
-    if part.suspected.all():
+    if part.suspected.all() or not part.suspected.any():
         return {}
-    others, rows = part.points[~part.suspected], members[~part.suspected]
-    return {
-        int(members[position]): int(rows[((others - part.points[position]) ** 2).sum(1).argmin()])
-        for position in np.flatnonzero(part.suspected)
-    }
+    points = torch.from_numpy(part.points - part.points.mean(0)).float()
+    near = _nearest(points[part.suspected], points[~part.suspected], 1)[:, 0].numpy()
+    found = zip(members[part.suspected].tolist(), members[~part.suspected][near].tolist(), strict=True)
+    return dict(found)
 
 
 def _scatter(parts: dict[int, Split], seed: int) -> np.ndarray:

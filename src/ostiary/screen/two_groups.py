@@ -10,7 +10,7 @@ from ostiary.core.run import Run
 from ostiary.core.types import Images
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.gaussian import Within, class_means, whitening, within
-from ostiary.screen.classes import MIN_MEMBERS
+from ostiary.screen.classes import MIN_MEMBERS, evenly
 from ostiary.screen.features import SetFeatures, features_of
 from ostiary.screen.parting import part_line
 
@@ -25,6 +25,8 @@ ROUNDS = 30
 SETTLE = 2
 """Times the suspect data are parted for their own ruler; a third time moves J* of develop sets by 3 % at most."""
 AXES = 10
+MAX_SEARCHED = 2000
+"""Samples of a class that the line is sought on, at even steps; the whole class is then cut along it."""
 MAX_ROWS = 20_000
 """Samples that the data's own ruler is learned from; of larger sets a part, at even steps."""
 
@@ -62,7 +64,7 @@ def ruler_of(data: LabelledSet[Images], model: TorchClassifier, trusted: Labelle
 
 
 def _own_ruler(whole: SetFeatures, labels: np.ndarray, classes: int) -> Within:
-    rows = np.arange(len(labels))[:: -(-len(labels) // MAX_ROWS)]
+    rows = evenly(np.arange(len(labels)), MAX_ROWS)
     features, labels = whole.features[rows].astype(np.float64), labels[rows]
     means = class_means(features, labels, classes)
     ruler = Within(means, whitening(features - means[labels]))
@@ -96,12 +98,14 @@ def part_class(points: np.ndarray, axes: int = AXES) -> Parted:
     centred = points - points.mean(0)
     d = centred.shape[1]
     _, strongest = eigh(centred.T @ centred, subset_by_index=[max(0, d - axes), d - 1])
-    gain, group = max((_two_groups(centred, axis) for axis in strongest.T), key=lambda found: found[0])
-    return Parted(float((gain - d) / np.sqrt(2 * d)), group, centred @ strongest[:, ::-1])
+    some = centred[evenly(np.arange(len(centred)), MAX_SEARCHED)]
+    _, axis = max((_best_line(some, start) for start in strongest.T), key=lambda found: found[0])
+    group, _ = part_line(centred @ axis)
+    return Parted(float((_gain(centred, group) - d) / np.sqrt(2 * d)), group, centred @ strongest[:, ::-1])
 
 
-def _two_groups(points: np.ndarray, axis: np.ndarray) -> tuple[float, np.ndarray]:
-    """Twice the gain in log-likelihood of two groups over one, and one group as a mask; from a cut along `axis`.
+def _best_line(points: np.ndarray, axis: np.ndarray) -> tuple[float, np.ndarray]:
+    """The gain of two groups over one, and the line that parts them; the search starts from a cut along `axis`.
 
     Under unit variance the best border between two groups stands at right angles to the line that joins their means.
     """
@@ -111,9 +115,14 @@ def _two_groups(points: np.ndarray, axis: np.ndarray) -> tuple[float, np.ndarray
         if before is not None and np.array_equal(group, before):
             break
         before, axis = group, points[group].mean(0) - points[~group].mean(0)
+    return _gain(points, group), axis
+
+
+def _gain(points: np.ndarray, group: np.ndarray) -> float:
+    """Twice the gain in log-likelihood of two groups over one."""
     gap = points[group].mean(0) - points[~group].mean(0)
     n = len(points)
-    return float(group.sum() * (n - group.sum()) / n * (gap**2).sum()), group
+    return float(group.sum() * (n - group.sum()) / n * (gap**2).sum())
 
 
 def odd_one(group: np.ndarray, points: np.ndarray, margins: np.ndarray, ruler: Ruler) -> np.ndarray:
