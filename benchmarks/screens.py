@@ -52,7 +52,8 @@ def screen(path: Path, data: Path, trusted: Path | None, seed: int) -> dict[str,
     folder, found = read_record(record.id)[1], {}
     for result in record.results:
         name = result.method.removeprefix("screen.")
-        accused = sorted({int(finding.subject.removeprefix("class:")) for finding in result.findings})
+        subjects = [one.subject for one in result.findings]  # where most classes are accused, the model is, too
+        accused = sorted({int(one.removeprefix("class:")) for one in subjects if one.startswith("class:")})
         found[name] = {"status": result.status, "seconds": result.seconds, "accused": accused}
         if isinstance(result.evidence, SampleEvidence):
             for part in ("scores", "suspected"):

@@ -79,7 +79,7 @@ def screen_data(
     `retrain` a model is trained anew on the samples that are not suspected, written there and compared.
     Raises OstiaryError for what cannot be read or does not fit together; a method's own failure is in the record.
     """
-    from ostiary.screen.retrain import compare_retrained
+    from ostiary.screen.retrain import retrain as train_anew
     from ostiary.screen.summary import summariser
     from ostiary.training.quick import quick_model
 
@@ -102,10 +102,8 @@ def screen_data(
         if session.interrupted:
             break
         session.execute(method, data, model, trusted, have=have, summarise=summariser(data, method.card))
-    record = session.finish()
-    if retrain is None or record.interrupted or not record.coverage.ok:
-        return record
-    session.config["retrained"] = compare_retrained(record, data, model, trusted, Path(retrain), options)
+    if retrain is not None and not session.interrupted and any(one.status == "ok" for one in session.results):
+        train_anew(session, data, model, trusted, Path(retrain))
     return session.finish()
 
 

@@ -16,10 +16,10 @@ from ostiary.cli.common import exit_code
 from ostiary.cli.render import render_text
 from ostiary.core.records import Finding, Record
 from ostiary.data import digits, open_data
+from ostiary.screen.retrain import KEEPS_LABEL
 
 CODES = {"none-found": 0, "backdoor": 1, "suspect": 1, "incomplete": 3}
 FEW = ["--trusted", "digits", "--limit", "60"]
-BEFORE_AFTER = ("before", "after")
 CUT = [*FEW, "--time-limit", "0"]
 
 
@@ -210,7 +210,8 @@ def test_screening_in_shards_finds_the_same(defended: tuple[Path, dict[str, Resu
     whole, shards = (defended[1][name] for name in ("screen", "screen shards"))
     assert shards.code == whole.code, shards.err
     assert shards.record["digests"] == whole.record["digests"]
-    for one, other in zip(whole.record["results"], shards.record["results"], strict=True):
+    screenings = [one for one in whole.record["results"] if one["method"] != "training.train"]
+    for one, other in zip(screenings, shards.record["results"], strict=True):
         assert one["status"] == other["status"]
         if one["status"] == "skipped":  # for want of trusted samples
             continue
@@ -233,10 +234,10 @@ def test_screen_exports_what_it_found(defended: tuple[Path, dict[str, Result]]) 
 
 def test_training_on_what_is_kept_is_compared(defended: tuple[Path, dict[str, Result]]) -> None:
     folder, done = defended
-    told = done["screen"].record["config"]["retrained"]
-    assert told["left out"] > 0 and (folder / "anew.safetensors").exists()
-    before, after = (told["rates"][f"samples left out that get the label they carry, {when}"] for when in BEFORE_AFTER)
-    assert before["n"] == after["n"] == told["left out"] and before["k"] > after["k"]
+    told = done["screen"].record["results"][-1]
+    assert told["method"] == "training.train" and (folder / "anew.safetensors").exists()
+    before, after = (told["evidence"][when][KEEPS_LABEL] for when in ("before", "after"))
+    assert before["n"] == after["n"] > 0 and before["k"] > after["k"]
 
 
 def test_guard_findings_follow_fail_on_and_exit_zero(defended: tuple[Path, dict[str, Result]]) -> None:

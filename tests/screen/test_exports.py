@@ -10,11 +10,12 @@ import pytest
 from ostiary.api import screen_data
 from ostiary.attacks.badnets import BadNets
 from ostiary.core.errors import OutputError
-from ostiary.core.records import Record
+from ostiary.core.records import Rate, Record, RepairEvidence
 from ostiary.core.run import Run
 from ostiary.core.session import Options
 from ostiary.data import digits, open_data
 from ostiary.screen.exports import COLUMNS, export_kept, export_suspects, found_by, kept_of, suspected_of
+from ostiary.screen.retrain import ACCURACY, KEEPS_LABEL
 from ostiary.training import Recipe, train
 from ostiary.training.flow import new_model
 
@@ -26,6 +27,11 @@ def lab() -> SimpleNamespace:
     model = new_model("small-cnn", made.data, width=None, seed=0)
     train(model, made.data, Recipe(epochs=6, batch=32, lr=0.05, padding=1, flip=False), run=Run())
     return SimpleNamespace(data=made.data, model=model, trusted=digits("test"))
+
+
+def value(rate: Rate) -> float:
+    assert rate.value is not None
+    return rate.value
 
 
 @pytest.fixture
@@ -64,15 +70,19 @@ def test_what_is_kept_can_be_opened(lab: SimpleNamespace, record: Record, tmp_pa
         export_kept(record, lab.data, tmp_path / name)
 
 
+def changed(record: Record) -> RepairEvidence:
+    evidence = record.results[-1].evidence
+    assert record.results[-1].method == "training.train" and isinstance(evidence, RepairEvidence)
+    return evidence
+
+
 def test_planted_samples_lose_the_label_they_carry_once_they_are_left_out(lab: SimpleNamespace, tmp_path: Path) -> None:
     out = tmp_path / "anew.safetensors"
-    found = screen_data(lab.data, lab.model, trusted=lab.trusted, methods=["fusion"], retrain=out)
-    told = found.config["retrained"]
-    share = {name: rate["k"] / rate["n"] for name, rate in told["rates"].items()}
-    assert share["samples left out that get the label they carry, before"] >= 0.95
-    assert share["samples left out that get the label they carry, after"] <= 0.3
-    assert share["accuracy on trusted samples, after"] >= 0.9
-    assert out.exists() and told["kept"] + told["left out"] == len(lab.data)
+    record = screen_data(lab.data, lab.model, trusted=lab.trusted, methods=["fusion"], retrain=out)
+    told = changed(record)
+    assert value(told.before[KEEPS_LABEL]) >= 0.95 and value(told.after[KEEPS_LABEL]) <= 0.3
+    assert value(told.after[ACCURACY]) >= 0.9
+    assert record.verdict == "suspect" and record.config["out"] == str(out) and out.exists()
     with pytest.raises(OutputError, match="exists already"):
         screen_data(lab.data, lab.model, methods=["fusion"], retrain=out)
 
@@ -80,6 +90,7 @@ def test_planted_samples_lose_the_label_they_carry_once_they_are_left_out(lab: S
 def test_nothing_is_written_where_nothing_is_suspected_or_time_runs_out(lab: SimpleNamespace, tmp_path: Path) -> None:
     out = tmp_path / "anew.safetensors"
     found = screen_data(lab.trusted, lab.model, methods=["fusion"], retrain=out)
-    assert "no sample is suspected" in found.config["retrained"]["reason"] and not out.exists()
+    assert found.verdict == "none-found" and "OS915" in [caution.code for caution in found.cautions]
     cut = screen_data(lab.data, lab.model, methods=["fusion"], retrain=out, options=Options(time_limit=0.0))
-    assert "time limit" in cut.config["retrained"]["reason"] and not out.exists()
+    assert cut.results[-1].method == "training.train" and cut.results[-1].status == "partial"
+    assert not out.exists()

@@ -1,7 +1,5 @@
 """A record as plain text for a terminal."""
 
-from typing import Any
-
 import click
 
 from ostiary.cli.terminal import one_line
@@ -9,7 +7,6 @@ from ostiary.core.records import (
     GuardEvidence,
     MethodResult,
     ModelEvidence,
-    Rate,
     RatesEvidence,
     Record,
     RepairEvidence,
@@ -36,21 +33,10 @@ def render_text(record: Record) -> str:
         lines.append(click.style(f"refused: {record.config['refused']}; nothing was written", fg="yellow"))
     elif "out" in record.config:
         lines.append(one_line(f"wrote {record.config['out']}"))
-    lines += [one_line(line) for line in _retrained(record.config.get("retrained"))]
     if record.verdict is not None:
         lines.append(click.style(f"verdict: {verdict_line(record)}", fg=COLOURS[record.verdict], bold=True))
     lines.append(f"record {record.id}  (`ostiary report {record.id} -o report.html` draws it)")
     return "\n".join(lines)
-
-
-def _retrained(found: Any) -> list[str]:
-    """What training on the kept samples of a screening changed."""
-    if not isinstance(found, dict):
-        return []
-    if "reason" in found:
-        return [f"not trained anew: {found['reason']}"]
-    rates = [f"  {name}: {Rate.model_validate(rate)}" for name, rate in found["rates"].items()]
-    return [f"trained anew on {found['kept']} samples, {found['left out']} left out: {found['out']}", *rates]
 
 
 def verdict_line(record: Record) -> str:

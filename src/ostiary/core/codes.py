@@ -316,6 +316,14 @@ CODES: dict[str, Code] = {
             "a model that is unsure of its task, or was trained in an unusual way (few images, adversarial examples)",
             "look at the recovered triggers one by one; scan with reference models of the same kind",
         ),
+        Code(
+            "OS915",
+            "nothing to leave out",
+            "A model was to be trained on the samples that are not suspected, but no sample is suspected.",
+            "ostiary screen --retrain",
+            "none: this is a caution about our own measurement",
+            "nothing; that no sample is suspected does not say that there is no poison",
+        ),
     )
 }
 

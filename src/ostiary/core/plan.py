@@ -35,17 +35,17 @@ PRESETS: dict[str, dict[str, Preset]] = {
     "screen": {
         "quick": {"screen.fusion": {}},
         "standard": {
-            "screen.spectral-signatures": {},
+            "screen.fusion": {},
             "screen.scan": {},
             "screen.mahalanobis": {},
-            "screen.fusion": {},
+            "screen.spectral-signatures": {},
         },
         "thorough": {
-            "screen.activation-clustering": {"dimensions": 20},
-            "screen.spectral-signatures": {},
+            "screen.fusion": {},
             "screen.scan": {},
             "screen.mahalanobis": {},
-            "screen.fusion": {},
+            "screen.spectral-signatures": {},
+            "screen.activation-clustering": {"dimensions": 20},
         },
     },
 }

@@ -1,17 +1,15 @@
 """Training anew on what a screening keeps, and what that changes."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ostiary.core.card import Have
 from ostiary.core.execute import params_of
-from ostiary.core.records import RatesEvidence, Record
+from ostiary.core.records import RepairEvidence
 from ostiary.core.run import Run
-from ostiary.core.session import Options
+from ostiary.core.session import Session
 from ostiary.data import ImageSet
-from ostiary.inputs import start
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.load import save_model
 from ostiary.models.zoo import ZOO, shape_of
@@ -21,45 +19,37 @@ from ostiary.training.loop import Trained
 from ostiary.training.measure import accuracy, predictions, rate
 from ostiary.training.quick import quick_recipe
 
+KEEPS_LABEL = "samples left out that get the label they carry"
+ACCURACY = "accuracy on trusted samples"
 
-def compare_retrained(
-    record: Record, data: ImageSet, model: TorchClassifier, trusted: ImageSet | None, out: Path, options: Options
-) -> dict[str, Any]:
-    """Train on the samples of `data` that `record` keeps, write the model to `out`, and tell what changed.
 
-    The training has a record of its own, which holds the model against the one that was screened with: the accuracy on
-    trusted samples, and how many of the samples left out each gives the label they carry. Planted samples lose it,
-    honest ones mostly keep it. Gives that record's id and what it measured, or why nothing was trained. A model whose
-    architecture is not the zoo's becomes a small CNN. Raises OutputError when `out` cannot be written.
+def retrain(session: Session, data: ImageSet, model: TorchClassifier, trusted: ImageSet | None, out: Path) -> None:
+    """Train on the samples of `data` that a screening keeps, write the model to `out`, and add what changed to it.
+
+    The new model is held against the one that was screened with: the accuracy on trusted samples, and how many of the
+    samples left out each gives the label they carry. Planted samples lose it, honest ones mostly keep it. A model whose
+    architecture is not the zoo's becomes a small CNN. Nothing is trained where no sample is suspected, and the record
+    says so. Raises OutputError when `out` cannot be written.
     """
-    suspected = suspected_of(found_by(record))
+    suspected = suspected_of(found_by(session.write()))
     if not suspected.any():
-        return {"reason": "no sample is suspected, so there is nothing to leave out"}
+        session.caution("OS915", "no sample is suspected, so there is nothing to leave out and no model was trained")
+        return
     kept, left = (data.subset(np.flatnonzero(rows).tolist()) for rows in (~suspected, suspected))
-    known = model.arch in ZOO
-    arch = str(model.arch) if known else "small-cnn"
-    width = shape_of(arch, model.module.state_dict())[1] if known else None
-    fresh, recipe = new_model(arch, kept, width=width, seed=options.seed), quick_recipe(kept)
-    config = {"recipe": params_of(recipe), "width": width, "screening": record.id, "left_out": len(left)}
-    session = start("train", fresh, options, config, [Training.card.id], data=kept)
+    arch = str(model.arch) if model.arch in ZOO else "small-cnn"
+    width = shape_of(arch, model.module.state_dict())[1] if model.arch in ZOO else None
+    fresh, recipe = new_model(arch, kept, width=width, seed=session.options.seed), quick_recipe(kept)
+    session.config["recipe"] = params_of(recipe)
 
-    def compare(value: Trained, run: Run) -> RatesEvidence:
-        rates = {}
-        for name, one in (("before", model), ("after", value.model)):
-            if trusted is not None:
-                rates[f"accuracy on trusted samples, {name}"] = accuracy(one, trusted, run=run)
-            given = predictions(one, left, run=run) == left.labels
-            rates[f"samples left out that get the label they carry, {name}"] = rate(given)
-        return RatesEvidence(rates=rates, measures={"final loss": value.losses[-1]})
+    def compare(value: Trained, run: Run) -> RepairEvidence:
+        rates = []
+        for one in (model, value.model):
+            own = {} if trusted is None else {ACCURACY: accuracy(one, trusted, run=run)}
+            rates.append(own | {KEEPS_LABEL: rate(predictions(one, left, run=run) == left.labels)})
+        return RepairEvidence(before=rates[0], after=rates[1], selected={"left out": f"{len(left)} of {len(data)}"})
 
     have = Have(modality="images", training_data=True)
     outcome = session.execute(Training(recipe), fresh, kept, have=have, summarise=compare, call="train")
-    if outcome.value is not None:
+    if outcome.value is not None and outcome.result.evidence is not None:
         save_model(fresh, out, extra={"trained_on": kept.digest})
         session.config["out"] = str(out)
-        session.digests["model"] = fresh.digest
-    trained, evidence = session.finish(), outcome.result.evidence
-    if not isinstance(evidence, RatesEvidence):
-        return {"record": trained.id, "reason": outcome.result.reason or "the training did not finish"}
-    rates = {name: one.model_dump(mode="json") for name, one in evidence.rates.items()}
-    return {"record": trained.id, "out": str(out), "kept": len(kept), "left out": len(left), "rates": rates}
