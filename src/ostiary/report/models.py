@@ -202,7 +202,7 @@ def _limits(
     for measure, limit in own.items() if isinstance(own, dict) else ():
         if isinstance(limit, dict):
             found[str(measure)] = (_finite(limit.get("low")), _finite(limit.get("high")))
-    for finding in result.findings:
+    for finding in () if found else result.findings:  # an old record tells limits by its findings alone
         for score in scores if finding.threshold is not None else ():
             if finding.subject != f"class:{score.label}" or finding.score is None:
                 continue
@@ -285,6 +285,8 @@ def whole(source: Source, result: MethodResult) -> Section | None:
 def calibration_words(record: Record) -> str:
     """Where the limits come from."""
     calibration = record.calibration
+    if calibration is not None and record.kind == "screen":
+        return f"Limits: {calibration.description}."
     if calibration is None or not calibration.models:
         return "No reference models: limits are within the model, the other classes are the comparison."
     rate = calibration.false_positive_rate
