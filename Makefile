@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # make bench-cifar ARGS="--rate 0.01" hands arguments on.
-BENCHMARKS := train scan classes memory demo cifar published scanners peer references fusion screens
+BENCHMARKS := train scan classes memory demo cifar published scanners peer references fusion screens screening guards
 
 .PHONY: demo test lint format check coverage conformance clean bench-grid $(BENCHMARKS:%=bench-%)
 
@@ -48,6 +48,9 @@ bench-scanners bench-peer: ARGS ?= --store build/bench/scanners --reference $(wi
 # Of the grids develop and develop-rare: the weights of the fusion. Of reference-models and scanners: what it finds.
 bench-fusion: script := fusion
 bench-screens: script := screens
+bench-screening: script := screen_speed
+bench-guards: script := guards
+bench-guards: ARGS ?= --store build/bench/scanners
 bench-screens: ARGS ?= --grid reference-models --store build/bench/reference-models
 bench-references: script := references
 bench-references: ARGS ?= --store build/bench/calibrate

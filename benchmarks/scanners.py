@@ -93,6 +93,7 @@ def examine(store: "Store", model: "ModelSpec", args: argparse.Namespace, record
         "attack": model.name,
         "rate": model.rate,
         "attack success": success(store, model),
+        "reference models": record.calibration.models if record.calibration else 0,
         "verdict": record.verdict,
         "found": found,
         "target": None if truth is None or truth.mapping == "all-to-all" else truth.target,

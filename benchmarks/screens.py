@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from ostiary.bench.store import Store
 
 METHODS = ("activation-clustering", "spectral-signatures", "scan", "mahalanobis", "fusion")
-STANDARD = METHODS[1:]
+FUSION, STANDARD = METHODS[-1], ("scan", "fusion")
+SHORT = ("accused", "AUROC", "status")
+"""What a row tells of the other methods."""
 BESIDE, ALONE, RETRAINED, SUMMARY = "beside trusted samples", "alone", "trained on what is kept", "summary"
 CLEAN_LABEL = ("sig", "label-consistent")
 TRAINING = ("input-aware", "trojan-nn", "poisoned-tuning", "blind", "subnet")
@@ -54,7 +56,7 @@ def screen(path: Path, data: Path, trusted: Path | None, seed: int) -> dict[str,
         name = result.method.removeprefix("screen.")
         subjects = [one.subject for one in result.findings]  # where most classes are accused, the model is, too
         accused = sorted({int(one.removeprefix("class:")) for one in subjects if one.startswith("class:")})
-        found[name] = {"status": result.status, "seconds": result.seconds, "accused": accused}
+        found[name] = {"status": result.status, "accused": accused}
         if isinstance(result.evidence, SampleEvidence):
             for part in ("scores", "suspected"):
                 found[name][part] = load_artifact(record, folder, f"{name}-{part}")
@@ -86,7 +88,8 @@ def examine(store: "Store", model: "ModelSpec", args: argparse.Namespace, record
             "poisoned": Rate(k=int(poisoned.sum()), n=len(poisoned)),
         }
         for name in METHODS:
-            figures |= {f"{name}: {what}": value for what, value in _judged(found.get(name), poisoned).items()}
+            told = _judged(found.get(name), poisoned)
+            figures |= {f"{name}: {what}": value for what, value in told.items() if name == FUSION or what in SHORT}
         records.add(table, _key(model), figures, seeds=[model.seed], n=len(data), seconds=time.monotonic() - begun)
         if known is not None and poisoned.any() and (figures["attack success"] or 0.0) > WORKS:
             for name in args.retrain:
@@ -103,7 +106,6 @@ def _judged(found: dict[str, Any] | None, poisoned: np.ndarray) -> dict[str, Any
         "accused": found["accused"],
         "of poison": Rate(k=int((suspected & poisoned).sum()), n=int(poisoned.sum())),
         "of others": Rate(k=int((suspected & ~poisoned).sum()), n=int((~poisoned).sum())),
-        "seconds": found["seconds"],
     }
     lowest = np.nanmin(found["scores"][np.isfinite(found["scores"])]) - 1
     if poisoned.any():
@@ -196,9 +198,9 @@ def _false_alarms(records: Records, name: str, group: list[dict[str, Any]]) -> N
     for method in METHODS:
         known = [row for row in group if f"{method}: accused" in row]
         if known:
-            counts = [row[f"{method}: of others"] for row in known]
             figures[f"{method}: sets"] = rate(bool(row[f"{method}: accused"]) for row in known)
-            figures[f"{method}: samples"] = Rate(k=sum(c["k"] for c in counts), n=sum(c["n"] for c in counts))
+    counts = [row["fusion: of others"] for row in group]
+    figures["fusion: samples"] = Rate(k=sum(c["k"] for c in counts), n=sum(c["n"] for c in counts))
     figures["standard: sets"] = rate(any(row.get(f"{m}: accused") for m in STANDARD) for row in group)
     records.add(SUMMARY, f"{name}, false alarms", figures, seeds=[], n=len(group), seconds=0.0)
 

@@ -41,7 +41,7 @@ def record(lab: SimpleNamespace) -> Record:
 
 def test_the_fusions_list_counts_alone_where_it_finished(lab: SimpleNamespace, record: Record) -> None:
     found = found_by(record)
-    assert found[0].method == "screen.fusion" and len(found) == 4
+    assert found[0].method == "screen.fusion" and len(found) == 2
     assert np.array_equal(suspected_of(found), found[0].suspected)
     rest = found[1:]
     assert np.array_equal(suspected_of(rest), np.any([one.suspected for one in rest], axis=0))

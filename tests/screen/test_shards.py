@@ -63,7 +63,7 @@ def test_shards_give_what_the_whole_set_gives(set_and_model: tuple[Path, Path], 
     parts = screen_shards(*set_and_model, engine, shards=5, work=tmp_path)
     assert (parts.verdict, parts.digests, parts.subject) == (whole.verdict, whole.digests, whole.subject)
     assert whole.verdict == "suspect"
-    assert [result.status for result in whole.results] == ["ok", "ok", "skipped", "ok"], "no trusted samples"
+    assert [result.status for result in whole.results] == ["ok", "ok"]
     mine, theirs = scores(parts), scores(whole)
     for name, array in theirs.items():
         if name.endswith("suspected"):

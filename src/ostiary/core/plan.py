@@ -37,8 +37,6 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "standard": {
             "screen.fusion": {},
             "screen.scan": {},
-            "screen.mahalanobis": {},
-            "screen.spectral-signatures": {},
         },
         "thorough": {
             "screen.fusion": {},

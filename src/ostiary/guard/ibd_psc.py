@@ -30,7 +30,7 @@ CARD = Card(
     code="OS403",
     blind_spots=(
         "honest inputs of the backdoor's target are flagged, too: amplified, the model gives every input that class",
-        "networks of few normalisation layers, which amplifying hardly moves",
+        "networks of few normalisation layers: of a CNN with four, 45 % of honest inputs are flagged",
         "adaptive, source-specific and all-to-all triggers",
     ),
     marks=frozenset({"mechanism"}),
