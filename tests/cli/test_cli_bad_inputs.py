@@ -94,7 +94,7 @@ BAD = {
     "negative time limit": Bad(scan("m.safetensors", "--time-limit", "-1"), "--time-limit takes seconds"),
     "NaN time limit": Bad(scan("m.safetensors", "--time-limit", "nan"), "--time-limit takes seconds"),
     "screen one class": Bad(["screen", "one.npz", "-o", "never.html"], "has samples of 1 class"),
-    "screen unknown key": Bad(["screen", "size.npz", "--set", "spectral-signatures.x=1"], "has no parameter 'x'"),
+    "screen unknown key": Bad(["screen", "size.npz", "--set", "fusion.x=1"], "has no parameter 'x'"),
     "screen shards alone": Bad(["screen", "size.npz", "--shards", "2"], "--shards needs --model"),
     "screen engine alone": Bad(["screen", "size.npz", "--engine", "ray"], "--engine needs --shards"),
     "screen other size": Bad(["screen", "size.npz", "--model", "m.safetensors"], "the model takes 3x32x32"),

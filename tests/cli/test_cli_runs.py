@@ -201,7 +201,7 @@ def test_a_dry_run_prints_the_plan_and_keeps_no_record(defended: tuple[Path, dic
     done = defended[1]
     assert done["dry"].code == done["dry screen"].code == 0
     assert "scan.neural-cleanse" in done["dry"].out and "time: " in done["dry"].out
-    assert "screen.spectral-signatures" in done["dry screen"].out
+    assert "screen.fusion" in done["dry screen"].out
     kinds = [row["kind"] for row in json.loads(done["runs"].out)]
     assert kinds.count("scan") == 5 and kinds.count("screen") == 2
 

@@ -322,7 +322,7 @@ CODES: dict[str, Code] = {
             "A model was to be trained on the samples that are not suspected, but no sample is suspected.",
             "ostiary screen --retrain",
             "none: this is a caution about our own measurement",
-            "nothing; that no sample is suspected does not say that there is no poison",
+            "nothing; a handful of planted samples may not show, or an attack that was made to blend in",
         ),
     )
 }
