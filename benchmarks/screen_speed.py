@@ -18,6 +18,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -69,8 +70,7 @@ def screening(model: TorchClassifier, data: ArraySet, trusted: ArraySet) -> dict
     for one in (data, trusted):
         features_of(model, one, run)
     found = {"features": time.perf_counter() - begun}
-    have = have_of(model, trusted)
-    have = type(have)(**{**{name: getattr(have, name) for name in have.__slots__}, "training_data": True})
+    have = replace(have_of(model, trusted), training_data=True)
     for method in plan("screen", preset="thorough"):
         summarise = summariser(data, method.card)
         done = execute(method, data, model, trusted, run=Run(), have=have, classes=data.classes, summarise=summarise)

@@ -170,18 +170,25 @@ def summarise(records: Records) -> None:
         }
         for name, group in groups.items():
             if group:
-                figures = {m: _mean([row[f"{m}: AUROC"] for row in group if f"{m}: AUROC" in row]) for m in METHODS
-                           if any(f"{m}: AUROC" in row for row in group)}  # fmt: skip
-                figures["target accused by the fusion"] = rate(_accuses(row) for row in group)
-                gaps = [abs(_share(row["fusion: of poison"], row["fusion: of others"]) - row["poisoned"]["k"]
-                        / row["poisoned"]["n"]) for row in group]  # fmt: skip
-                figures["error of the estimated share"] = float(np.median(gaps))
-                records.add(SUMMARY, f"{table}: {name}, mean AUROC", figures, seeds=[], n=len(group), seconds=0.0)
+                _found(records, f"{table}: {name}, mean AUROC", group)
         for name, kinds in (("nothing done", ("twin",)), ("hard-benign", ("benign",))):
             group = [row for row in rows if row["kind"] in kinds]
             if group:
                 _false_alarms(records, f"{table}: {name}", group)
     _sum_retrained(records)
+
+
+def _found(records: Records, name: str, group: list[dict[str, Any]]) -> None:
+    figures: dict[str, Any] = {}
+    for method in METHODS:
+        areas = [row[f"{method}: AUROC"] for row in group if f"{method}: AUROC" in row]
+        if areas:
+            figures[method] = _mean(areas)
+    figures["target accused by the fusion"] = rate(_accuses(row) for row in group)
+    told = [_share(row["fusion: of poison"], row["fusion: of others"]) for row in group]
+    gaps = [abs(share - _share(row["poisoned"])) for share, row in zip(told, group, strict=True)]
+    figures["error of the estimated share"] = float(np.median(gaps))
+    records.add(SUMMARY, name, figures, seeds=[], n=len(group), seconds=0.0)
 
 
 def _accuses(row: dict[str, Any]) -> bool:

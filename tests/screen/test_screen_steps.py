@@ -4,11 +4,15 @@ import numpy as np
 import pytest
 from sklearn.cluster import KMeans
 
+from ostiary.models.gaussian import Within
 from ostiary.screen import classes
 from ostiary.screen.activation_clustering import MAX_SILHOUETTE, ActivationClustering, _sample
 from ostiary.screen.classes import _alike, reclassify
 from ostiary.screen.parting import part_line, two_means
+from ostiary.screen.scan import LIMIT
 from ostiary.screen.spectral_signatures import _split
+from ostiary.screen.traits import _far_rarer
+from ostiary.screen.two_groups import Ruler, stand_out
 
 
 def two_groups(n: int, share: float, d: int = 40, gap: float = 6.0) -> tuple[np.ndarray, np.ndarray]:
@@ -108,3 +112,36 @@ def test_samples_that_are_all_alike_are_left_unscored() -> None:
     assert _alike(np.full((20, 4), 3.0, np.float32))
     assert _alike(np.full((20, 4), 3.0, np.float32) + np.float32(1e-6) * np.arange(20, dtype=np.float32)[:, None])
     assert not _alike(two_groups(40, 0.2)[0])
+
+
+RULER = Within(np.zeros((6, 2)), np.eye(2))
+J, MARGINS = np.array([1.0, 1.2, 0.8, 1.1, 0.9, 30.0]), np.array([[2.0, 2.0]] * 6)
+
+
+def test_a_classs_size_does_not_count() -> None:
+    """Thirty times the samples and thirty times the gain of the others is what natural kinds give."""
+    placed = Ruler(RULER, placed=True, measured=True)
+    assert stand_out(J, np.array([100] * 6), MARGINS, placed)[5] > LIMIT
+    assert stand_out(J, np.array([100] * 5 + [3000]), MARGINS, placed)[5] < 1
+
+
+@pytest.mark.parametrize("placed", [False, True])
+def test_alone_a_group_that_the_model_is_unsure_of_is_no_triggers(placed: bool) -> None:
+    unsure = MARGINS.copy()
+    unsure[5] = 1.0, 3.0
+    found = stand_out(J, np.array([100] * 6), unsure, Ruler(RULER, placed=placed, measured=placed))
+    assert found[5] > LIMIT if placed else np.isnan(found[5])
+    assert not np.isnan(found[:5]).any()
+
+
+def test_three_classes_have_no_middle() -> None:
+    assert np.isnan(stand_out(J[:3], np.ones(3), MARGINS[:3], Ruler(RULER, placed=True, measured=True))).all()
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "share", "rarer"), [(0, 50, 0.5, True), (20, 50, 0.5, False), (0, 5, 0.5, False)]
+)
+def test_an_odd_group_must_be_far_rarer_among_enough_trusted_samples(
+    hits: int, n: int, share: float, rarer: bool
+) -> None:
+    assert _far_rarer(hits, n, share) == rarer

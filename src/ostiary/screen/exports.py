@@ -31,8 +31,8 @@ def found_by(record: Record) -> list[Found]:
     """What each method that finished found, the one whose list counts first."""
     folder, every = read_record(record.id)[1], []
     for result in record.results:
-        if not isinstance(result.evidence, SampleEvidence):
-            continue
+        if result.status != "ok" or not isinstance(result.evidence, SampleEvidence):
+            continue  # what the time limit cut must not pass its unexamined classes as kept
         name = result.evidence.artifact
         suspected, scores = (load_artifact(record, folder, f"{name}-{part}") for part in ("suspected", "scores"))
         code = result.findings[0].code if result.findings else ""

@@ -27,9 +27,9 @@ def retrain(session: Session, data: ImageSet, model: TorchClassifier, trusted: I
     """Train on the samples of `data` that a screening keeps, write the model to `out`, and add what changed to it.
 
     The new model is held against the one that was screened with: the accuracy on trusted samples, and how many of the
-    samples left out each gives the label they carry. Planted samples lose it, honest ones mostly keep it. A model whose
-    architecture is not the zoo's becomes a small CNN. Nothing is trained where no sample is suspected, and the record
-    says so. Raises OutputError when `out` cannot be written.
+    samples left out each gives the label they carry. Planted samples lose it; honest ones keep it about as often as
+    unseen samples are told rightly. A model whose architecture is not the zoo's becomes a small CNN. Nothing is trained
+    where no sample is suspected, and the record says so. Raises OutputError when `out` cannot be written.
     """
     suspected = suspected_of(found_by(session.write()))
     if not suspected.any():

@@ -15,7 +15,7 @@ from ostiary.core.types import Images
 from ostiary.models.classifier import TorchClassifier
 from ostiary.screen.classes import Split, screen_classes
 from ostiary.screen.features import features_of
-from ostiary.screen.two_groups import AXES, LEAST_CLASSES, margins_of, odd_one, part_class, ruler_of, stand_out
+from ostiary.screen.two_groups import AXES, LEAST_CLASSES, odd_group, ruler_of, stand_out
 
 ARTIFACT = "scan"
 LIMIT = float(np.exp(2))
@@ -76,13 +76,13 @@ class Scan:
         sure = np.full((len(data.classes), 2), np.nan)
 
         def split(features: np.ndarray, label: int) -> Split:
-            points, margins = ruler.within.centred(features, label), margins_of(logits[labels == label], label)
-            parted = part_class(points, self.axes)
-            odd = odd_one(parted.group, points, margins, ruler)
-            sure[label] = margins[odd].mean(), margins.mean()
-            inside, outside = points[odd].mean(0), points[~odd].mean(0)
-            scores = ((points - outside) ** 2).sum(1) - ((points - inside) ** 2).sum(1)
-            return Split(score=parted.j, measure="j", scores=scores, suspected=odd, points=parted.plane)
+            found = odd_group(features, logits[labels == label], label, ruler, self.axes)
+            sure[label] = found.sure
+            inside, outside = found.points[found.odd].mean(0), found.points[~found.odd].mean(0)
+            scores = ((found.points - outside) ** 2).sum(1) - ((found.points - inside) ** 2).sum(1)
+            return Split(
+                score=found.parted.j, measure="j", scores=scores, suspected=found.odd, points=found.parted.plane
+            )
 
         def compare(rows: list[ClassScore]) -> list[ClassScore]:
             j = np.array([np.nan if row.score is None else row.score for row in rows])

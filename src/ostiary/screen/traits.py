@@ -14,7 +14,7 @@ from ostiary.models.gaussian import Within, distances, within
 from ostiary.screen.classes import MIN_MEMBERS
 from ostiary.screen.features import SetFeatures, features_of
 from ostiary.screen.scan import LIMIT
-from ostiary.screen.two_groups import Ruler, margins_of, odd_one, part_class, ruler_of, stand_out
+from ostiary.screen.two_groups import Ruler, odd_group, ruler_of, stand_out
 
 NAMES = ("distance", "nearer elsewhere", "in an odd group", "depth in it", "far in class")
 QUANTILE = 0.99
@@ -95,11 +95,9 @@ def _part(whole: SetFeatures, labels: np.ndarray, ruler: Ruler) -> tuple[np.ndar
         members = np.flatnonzero(labels == label)
         if len(members) < MIN_MEMBERS:
             continue
-        points = ruler.within.centred(whole.features[members].astype(np.float64), label)
-        parted, margins = part_class(points), margins_of(whole.logits[members], label)
-        odd = odd_one(parted.group, points, margins, ruler)
-        j[label], sure[label] = parted.j, (margins[odd].mean(), margins.mean())
-        groups[label] = Group(odd, points[odd].mean(0), points[~odd].mean(0))
+        found = odd_group(whole.features[members], whole.logits[members], label, ruler)
+        j[label], sure[label] = found.parted.j, found.sure
+        groups[label] = Group(found.odd, found.points[found.odd].mean(0), found.points[~found.odd].mean(0))
     return stand_out(j, np.bincount(labels, minlength=len(j)), sure, ruler), groups
 
 
