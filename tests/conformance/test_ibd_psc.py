@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ostiary.bench.demo import RECIPE
 from ostiary.core.errors import NotMet
 from ostiary.core.run import Run
+from ostiary.guard.fitted import MANY_REJECTED
 from ostiary.guard.ibd_psc import FittedIbdPsc, IbdPsc, amplified, norms_of
 from ostiary.models.classifier import TorchClassifier
 from ostiary.training import train
@@ -67,6 +68,13 @@ def test_amplifying_is_scale_and_shift_times_the_factor(lab: Any) -> None:
 def test_layers_are_chosen_by_the_error_on_trusted_inputs(lab: Any) -> None:
     early, late = (IbdPsc(error=error).fit(lab.model, lab.trusted, run=Run()).layers for error in (0.01, 0.99))
     assert early[0] < late[0] == len(norms_of(lab.model))
+
+
+def test_a_guard_that_flags_many_honest_inputs_is_cautioned_against(lab: Any) -> None:
+    run = Run()
+    fitted = IbdPsc(limit=0.01).fit(lab.model, lab.trusted, run=run)
+    assert fitted.false_rejection is not None and (fitted.false_rejection.low or 0.0) > MANY_REJECTED
+    assert [caution.code for caution in run.cautions] == ["OS916"]
 
 
 def test_a_model_without_normalisation_is_refused(lab: Any) -> None:

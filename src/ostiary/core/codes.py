@@ -324,6 +324,14 @@ CODES: dict[str, Code] = {
             "none: this is a caution about our own measurement",
             "nothing; a handful of planted samples may not show, or an attack that was made to blend in",
         ),
+        Code(
+            "OS916",
+            "guard rejects many honest inputs",
+            "Of the trusted inputs that had no part in fitting it, the guard flags far more than a filter may.",
+            "every guard",
+            "trusted inputs of another kind than those the model was trained on",
+            "fit another guard; `ibd-psc` is for networks of many normalisation layers",
+        ),
     )
 }
 

@@ -21,6 +21,8 @@ from ostiary.models.classifier import TorchClassifier
 from ostiary.models.fuse import fused_inference
 
 HINT = "`ostiary guard fit` writes one"
+MANY_REJECTED = 0.15
+"""A guard that surely flags more of the trusted inputs than this is cautioned against."""
 
 
 class Fitted:
@@ -77,6 +79,9 @@ class Fitted:
         seen = self.score_all(model, check, run=run)
         run.artifact(f"{self.card.name}-trusted-scores", seen)
         self.false_rejection = Rate(k=int(self.flagged(seen).sum()), n=len(seen))
+        if (self.false_rejection.low or 0.0) > MANY_REJECTED:
+            text = f"the guard flags {self.false_rejection} of trusted inputs: it is of little use for this model"
+            run.caution("OS916", text)
 
     def save(self, path: Path, /) -> None:
         """Write one safetensors file; the limit and the model's digest are in its metadata."""
