@@ -1,7 +1,7 @@
 """What class-by-class screeners share: features, the loop over classes, the reclassification, pictures."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ MAX_RECLASSIFIED = 400
 """Samples of a group that are voted on, at even steps: their share is then known to a few points."""
 MAX_VOTERS = 10_000
 """Samples that vote; of larger sets a part, at even steps, so that neither time nor memory grows with the set."""
-ROWS_AT_ONCE = 500
+PAIRS_AT_ONCE = 2**21
 SUPPORT_WEIGHT = 0.3
 SUPPORT_FULL = 0.4
 """Weight and cap of the support; set, like the limits, on digits models of seeds 100-105 and one CIFAR-10 model."""
@@ -84,8 +84,9 @@ def screen_classes(
             continue
         part = split(features, label)
         scores[members] = part.scores
-        parts[label] = part
         nearest |= _nearest_unsuspected(part, members)
+        # Of the points only what is drawn is kept: those of all classes together grow with the set.
+        parts[label] = replace(part, points=_plane(part.points).astype(np.float32))
         measures = {
             part.measure: part.score,
             "minority": float(part.suspected.mean()),
@@ -152,7 +153,8 @@ def _nearest(queries: Tensor, voters: Tensor, k: int) -> Tensor:
     """The rows [n, k] of the k voters nearest to each query, the nearest first."""
     squares = voters.square().sum(1)
     # A few at a time: all distances would fill the memory of a large set.
-    parts = [(squares - 2 * part @ voters.T).topk(k, largest=False).indices for part in queries.split(ROWS_AT_ONCE)]
+    rows = max(1, PAIRS_AT_ONCE // len(voters))
+    parts = [(squares - 2 * part @ voters.T).topk(k, largest=False).indices for part in queries.split(rows)]
     return torch.cat(parts)
 
 
@@ -170,7 +172,7 @@ def _scatter(parts: dict[int, Split], seed: int) -> np.ndarray:
     """Rows (x, y, group, class) of the classes that part most clearly, MAX_POINTS at most."""
     shown = sorted(parts, key=lambda label: -parts[label].score)[:SHOWN_CLASSES]
     rows = [
-        np.column_stack([_plane(part.points), part.suspected, np.full(len(part.points), label)])
+        np.column_stack([part.points, part.suspected, np.full(len(part.points), label)])
         for label, part in ((label, parts[label]) for label in shown)
     ]
     if not rows:
