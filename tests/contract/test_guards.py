@@ -22,6 +22,7 @@ STRIP = Case(id="guard.strip", tiny={"overlays": 8, "false_rejection": 0.1})
 CASES = (
     Case(id="guard.ibd-psc"),
     Case(id="guard.mahalanobis", tiny={"false_rejection": 0.1}),
+    Case(id="guard.scale-up", tiny={"false_rejection": 0.1}),
     STRIP,
 )
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ostiary.core.run import Run
 from ostiary.data import ArraySet
-from ostiary.guard import strip
+from ostiary.guard import fitted
 from ostiary.guard.strip import FittedStrip, Strip
 
 
@@ -70,7 +70,7 @@ def test_each_input_scores_as_it_does_alone(monkeypatch: pytest.MonkeyPatch) -> 
     x = torch.rand(9, 3, 4, 4, generator=torch.Generator().manual_seed(1))
     guard = FittedStrip(flat(0.1, 0.3, 0.6), 0.0, "fake")
     alone = torch.cat([guard.score(Fake(), one[None]) for one in x])
-    monkeypatch.setattr(strip, "IMAGES_AT_ONCE", 6)
+    monkeypatch.setattr(fitted, "IMAGES_AT_ONCE", 6)
     assert torch.allclose(guard.score(Fake(), x), alone, atol=1e-6)
     pixels = (x * 255).round().to(torch.uint8)
     data = ArraySet(pixels, torch.zeros(9, dtype=torch.long), classes=("0", "1"))

@@ -197,6 +197,16 @@ CODES: dict[str, Code] = {
             "refuse the input or send it to a person; scan the model",
         ),
         Code(
+            "OS404",
+            "prediction stays while the image is brightened",
+            "The prediction for this input stays while its pixels are multiplied, more so than for trusted inputs that "
+            "get the same prediction.",
+            "guard.scale-up",
+            "the false rejection rate that was asked for; images of few grey levels, which brightening hardly changes; "
+            "inputs of the class that the model gives all bright images",
+            "refuse the input or send it to a person; scan the model",
+        ),
+        Code(
             "OS901",
             "few trusted samples",
             "So few trusted samples were given that rates measured on them are wide.",

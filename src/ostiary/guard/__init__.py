@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 METHODS = {
     "guard.ibd-psc": "ostiary.guard.ibd_psc:IbdPsc",
     "guard.mahalanobis": "ostiary.guard.mahalanobis:Mahalanobis",
+    "guard.scale-up": "ostiary.guard.scale_up:ScaleUp",
     "guard.strip": "ostiary.guard.strip:Strip",
 }
 

@@ -17,12 +17,21 @@ from ostiary.core.protocols import LabelledSet, Predictor
 from ostiary.core.records import Rate
 from ostiary.core.run import Run
 from ostiary.core.types import Images, Scores
+from ostiary.data import batch_size
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.fuse import fused_inference
 
 HINT = "`ostiary guard fit` writes one"
 MANY_REJECTED = 0.15
 """A guard that surely flags more of the trusted inputs than this is cautioned against."""
+IMAGES_AT_ONCE = 128
+"""Copies of inputs in one pass; more are slower on a CPU, whose caches they leave."""
+CUDA_AT_ONCE = 2048
+
+
+def at_once(x: Images) -> int:
+    """How many images like those of `x` go through a model at once."""
+    return batch_size(x.shape[1:], CUDA_AT_ONCE if x.is_cuda else IMAGES_AT_ONCE)
 
 
 class Fitted:

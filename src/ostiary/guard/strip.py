@@ -12,13 +12,8 @@ from ostiary.core.protocols import LabelledSet, Predictor
 from ostiary.core.records import Rate
 from ostiary.core.run import Run
 from ostiary.core.types import Images, Scores
-from ostiary.data import batch_size, split
-from ostiary.guard.fitted import Fitted
-
-IMAGES_AT_ONCE = 128
-"""Blends in one pass; more are slower on a CPU, whose caches they leave."""
-CUDA_AT_ONCE = 2048
-
+from ostiary.data import split
+from ostiary.guard.fitted import Fitted, at_once
 
 CARD = Card(
     id="guard.strip",
@@ -49,12 +44,12 @@ class FittedStrip(Fitted):
 
     def score(self, model: Predictor[Images], x: Images, /) -> Scores:
         """Minus the mean entropy in bits of each input's blends; in [-log2 k, 0]."""
-        m, at_once = len(self.overlays), batch_size(x.shape[1:], CUDA_AT_ONCE if x.is_cuda else IMAGES_AT_ONCE)
+        m, most = len(self.overlays), at_once(x)
         over = self.overlays.to(x)
         scores = []
-        for part in x.split(max(1, at_once // m)):
+        for part in x.split(max(1, most // m)):
             blends = (part[:, None] + over[None]).clamp_(0, 1).flatten(0, 1)
-            p = torch.cat([model.predict(some).float() for some in blends.split(at_once)])
+            p = torch.cat([model.predict(some).float() for some in blends.split(most)])
             entropy = -(p * p.clamp(min=1e-12).log2()).sum(1)
             # Blends are input-major: the m overlays of one input stand together.
             scores.append(-entropy.view(len(part), m).mean(1))
