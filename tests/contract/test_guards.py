@@ -24,6 +24,7 @@ CASES = (
     Case(id="guard.mahalanobis", tiny={"false_rejection": 0.1}),
     Case(id="guard.scale-up", tiny={"false_rejection": 0.1}),
     STRIP,
+    Case(id="guard.ted", tiny={"false_rejection": 0.1}),
 )
 
 

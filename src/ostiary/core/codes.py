@@ -207,6 +207,16 @@ CODES: dict[str, Code] = {
             "refuse the input or send it to a person; scan the model",
         ),
         Code(
+            "OS405",
+            "input comes to its class from afar",
+            "In the layers of the model this input lies nearer to trusted samples of other classes than trusted inputs "
+            "of the class that is predicted do.",
+            "guard.ted",
+            "the false rejection rate that was asked for; inputs that the model is unsure of, or predicts wrongly; "
+            "inputs from another source than the trusted ones",
+            "refuse the input or send it to a person; scan the model",
+        ),
+        Code(
             "OS901",
             "few trusted samples",
             "So few trusted samples were given that rates measured on them are wide.",

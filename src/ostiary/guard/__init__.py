@@ -12,6 +12,7 @@ METHODS = {
     "guard.mahalanobis": "ostiary.guard.mahalanobis:Mahalanobis",
     "guard.scale-up": "ostiary.guard.scale_up:ScaleUp",
     "guard.strip": "ostiary.guard.strip:Strip",
+    "guard.ted": "ostiary.guard.ted:Ted",
 }
 
 

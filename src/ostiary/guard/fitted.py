@@ -35,14 +35,16 @@ def at_once(x: Images) -> int:
 
 
 class Fitted:
-    """Base of the fitted guards, which are dataclasses: `tensors` names the fields that are saved as tensors.
+    """Base of the fitted guards, which are dataclasses.
 
-    `fused` tells whether normalisation layers may be folded away. Scores above `threshold` are flagged;
-    `false_rejection` is measured on trusted inputs that did not set it.
+    `tensors` names the fields that are saved as tensors, `texts` those that are saved as JSON. `fused` tells whether
+    normalisation layers may be folded away. Scores above `threshold` are flagged; `false_rejection` is measured on
+    trusted inputs that did not set it.
     """
 
     card: ClassVar[Card]
     tensors: ClassVar[tuple[str, ...]]
+    texts: ClassVar[tuple[str, ...]] = ()
     scored_at_once: ClassVar[int] = 128
     fused: ClassVar[bool] = True
 
@@ -100,6 +102,7 @@ class Fitted:
             "threshold": repr(self.threshold),
             "model_digest": self.model_digest,
             "false_rejection": self.false_rejection.model_dump_json() if self.false_rejection else "null",
+            **{name: json.dumps(getattr(self, name)) for name in self.texts},
         }
         tensors = {name: getattr(self, name).contiguous() for name in self.tensors}
         with atomic(path) as temporary:
@@ -128,6 +131,7 @@ def load_guard(path: Path) -> Fitted:
         rate = json.loads(metadata["false_rejection"])
         return fitted(
             **tensors,  # type: ignore[call-arg]
+            **{name: json.loads(metadata[name]) for name in fitted.texts},
             threshold=float(metadata["threshold"]),
             model_digest=metadata["model_digest"],
             false_rejection=Rate.model_validate(rate) if rate else None,
