@@ -65,8 +65,8 @@ def test_triggered_inputs_keep_their_prediction_and_others_lose_it(inks: Inked, 
 
 def test_it_is_the_backdoor_that_keeps_the_prediction(inks: Inked, fitted: FittedScaleUp) -> None:
     """The twin changes its mind about the same images, and lets most of them pass."""
-    assert float(fitted.consistency(inks.model, inks.triggered)[0].mean()) >= 0.9
-    assert float(fitted.consistency(inks.twin, inks.triggered)[0].mean()) <= 0.3
+    assert float(fitted.consistency(inks.model, inks.triggered)[1].mean()) >= 0.9
+    assert float(fitted.consistency(inks.twin, inks.triggered)[1].mean()) <= 0.3
     guard = ScaleUp().fit(inks.twin, inks.trusted, run=Run())
     assert float(guard.flagged(guard.score(inks.twin, inks.triggered)).float().mean()) <= 0.5
 

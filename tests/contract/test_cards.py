@@ -31,7 +31,7 @@ def test_disagreements_say_what_to_add(monkeypatch: pytest.MonkeyPatch) -> None:
 
     rows = tuple(Case(id=key) for key in ostiary.guard.METHODS)
     assert disagreements("guard", rows) == []
-    assert disagreements("guard", rows[:-1]) == [
+    assert disagreements("guard", tuple(row for row in rows if row.id != "guard.strip")) == [
         "add a row Case(id='guard.strip', ...) to the table of tests/contract for 'guard'"
     ]
     assert disagreements("guard", (*rows, Case(id="guard.gone"))) == [

@@ -79,6 +79,19 @@ def test_permuting_a_batch_permutes_its_scores(
 
 
 @by_id(CASES)
+def test_an_answer_is_the_models_and_the_score_the_guards(
+    case: Case, small_model: TorchClassifier, trusted: ImageSet, small_set: ImageSet
+) -> None:
+    fitted = case.build().fit(small_model, trusted, run=case.run())
+    x = small_set.take(range(40))
+    probabilities, scores = fitted.answer(small_model, x)
+    assert torch.allclose(probabilities, small_model.predict(x), atol=1e-5)
+    assert torch.allclose(scores, fitted.score(small_model, x), atol=1e-4)
+    nobody, nothing = fitted.answer(small_model, x[:0])
+    assert nobody.shape == (0, 10) and nothing.shape == (0,)
+
+
+@by_id(CASES)
 def test_a_saved_guard_scores_as_before(
     case: Case, small_model: TorchClassifier, trusted: ImageSet, small_set: ImageSet, tmp_path: Path
 ) -> None:

@@ -9,7 +9,9 @@ from ostiary.core.errors import FormatError, ModelError
 from ostiary.core.run import Run
 from ostiary.data import digits, trusted_subset
 from ostiary.guard import wrap
+from ostiary.guard.mahalanobis import Mahalanobis
 from ostiary.guard.strip import FittedStrip, Strip
+from ostiary.guard.ted import Ted
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.zoo import build
 
@@ -55,3 +57,17 @@ def test_another_models_guard_and_no_guard_are_refused(guard: FittedStrip, tmp_p
         wrap(other, guard)
     with pytest.raises(FormatError, match="no such file"):
         wrap(other, tmp_path / "none")
+
+
+@pytest.mark.parametrize("guard_class", [Mahalanobis, Ted])
+def test_features_and_answers_come_from_one_pass(model: TorchClassifier, guard_class: type[Mahalanobis | Ted]) -> None:
+    data = trusted_subset(digits(), 400, seed=0)
+    own = data.subset((model.predict(data.take(range(400))).argmax(1) == data.labels).nonzero().squeeze(1))
+    answer = wrap(model, guard_class().fit(model, own if guard_class is Ted else data, run=Run()))
+    passes = []
+    hook = model.module.register_forward_hook(lambda *_: passes.append(1))
+    try:
+        answer(data.take(range(20)))
+    finally:
+        hook.remove()
+    assert len(passes) == 1

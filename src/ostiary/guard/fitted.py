@@ -56,6 +56,10 @@ class Fitted:
         """The score of each input; higher is more suspicious."""
         raise NotImplementedError
 
+    def answer(self, model: Any, x: Images, /) -> tuple[Tensor, Scores]:
+        """The model's probabilities [n, k] and the scores, in no more passes than both need."""
+        return model.predict(x).cpu(), self.score(model, x)
+
     def flagged(self, scores: Scores, /) -> Tensor:
         """Which scores [n] are beyond the limit; what could not be scored is flagged, too."""
         return ~(scores <= self.threshold)

@@ -56,15 +56,17 @@ class FittedIbdPsc(Fitted):
 
     def score(self, model: TorchClassifier, x: Images, /) -> Scores:
         """Mean probability, over the amplified passes, of what the model predicts for each input; in [0, 1]."""
-        if not len(x):
-            return torch.empty(0)
-        norms = norms_of(model)
-        predicted = model.predict(x).argmax(1, keepdim=True)
+        return self.answer(model, x)[1]
+
+    def answer(self, model: TorchClassifier, x: Images, /) -> tuple[Tensor, Scores]:
+        """The model's probabilities, unamplified, and the scores."""
+        norms, probabilities = norms_of(model), model.predict(x)
+        predicted = probabilities.argmax(1, keepdim=True)
         kept = []
         for last in self.layers.tolist():
             with amplified(norms[-last:], float(self.factor)):
                 kept.append(model.predict(x).gather(1, predicted).squeeze(1))
-        return torch.stack(kept).mean(0).cpu()
+        return probabilities.cpu(), torch.stack(kept).mean(0).cpu()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -52,11 +52,13 @@ class FittedMahalanobis(Fitted):
 
     def score(self, model: TorchClassifier, x: Images, /) -> Scores:
         """Squared Mahalanobis distance of each input from the class that the model predicts for it."""
-        if not len(x):
-            return torch.empty(0)
+        return self.answer(model, x)[1]
+
+    def answer(self, model: TorchClassifier, x: Images, /) -> tuple[Tensor, Scores]:
+        """The model's probabilities and the scores, of one pass."""
         features, logits = model.features_and_logits(x)
         gap = features.float().cpu() - self.means[logits.argmax(1).cpu()]
-        return (gap @ self.whiten).square().sum(1)
+        return logits.float().softmax(1).cpu(), (gap @ self.whiten).square().sum(1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -55,24 +55,25 @@ class FittedScaleUp(Fitted):
 
     def score(self, model: Predictor[Images], x: Images, /) -> Scores:
         """How much more often the prediction stays than is usual for its class, in standard deviations."""
-        kept, predicted = self.consistency(model, x)
-        mean, spread = self.usual[predicted].unbind(1)
-        return torch.div(kept - mean, spread)
+        return self.answer(model, x)[1]
+
+    def answer(self, model: Predictor[Images], x: Images, /) -> tuple[Tensor, Scores]:
+        """The model's probabilities and the scores; an input goes through the model beside its copies."""
+        probabilities, kept = self.consistency(model, x)
+        mean, spread = self.usual[probabilities.argmax(1)].unbind(1)
+        return probabilities, torch.div(kept - mean, spread)
 
     def consistency(self, model: Predictor[Images], x: Images) -> tuple[Tensor, Tensor]:
-        """Mean probability over the multiplied copies of what is predicted for the input [n], and that label [n]."""
-        if not len(x):
-            return torch.empty(0), torch.empty(0, dtype=torch.long)
+        """Probabilities [n, k], and of the likeliest class the mean probability over the multiplied copies [n]."""
         times = torch.cat([torch.ones(1), self.factors]).to(x)
-        most, kept, predicted = at_once(x), [], []
+        most, first, kept = at_once(x), [], []
         for part in x.split(max(1, most // len(times))):
             copies = (part[:, None] * times[:, None, None, None]).clamp_(0, 1).flatten(0, 1)
             answers = torch.cat([model.predict(some).float() for some in copies.split(most)]).cpu()
-            p = answers.unflatten(0, (len(part), -1))
-            labels = p[:, 0].argmax(1)
-            kept.append(p[torch.arange(len(part)), 1:, labels].mean(1))
-            predicted.append(labels)
-        return torch.cat(kept), torch.cat(predicted)
+            p = answers.unflatten(0, (-1, len(times)))
+            first.append(p[:, 0])
+            kept.append(p[torch.arange(len(p)), 1:, p[:, 0].argmax(1)].mean(1))
+        return torch.cat(first), torch.cat(kept)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +97,8 @@ class ScaleUp:
         own, limit, check = split(trusted, (0.5, 0.25, 0.25), seed=run.seed)
         fitted = FittedScaleUp(torch.tensor(self.factors), torch.empty(0, 2), 0.0, model.digest)
         parts = [fitted.consistency(model, x.to(run.device)) for x, _ in own.batches(fitted.scored_at_once)]
-        kept, predicted = (torch.cat(part) for part in zip(*parts, strict=True))
+        p, kept = (torch.cat(part) for part in zip(*parts, strict=True))
+        predicted = p.argmax(1)
         fitted.usual = torch.stack([_usual(kept, predicted == label) for label in range(len(model.classes))])
         fitted.set_limit(model, limit, check, self.false_rejection, run)
         return fitted

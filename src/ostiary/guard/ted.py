@@ -78,11 +78,13 @@ class FittedTed(Fitted):
 
     def score(self, model: TorchClassifier, x: Images, /) -> Scores:
         """Squared Mahalanobis distance of each input's course from those of trusted samples."""
-        if not len(x):
-            return torch.empty(0)
+        return self.answer(model, x)[1]
+
+    def answer(self, model: TorchClassifier, x: Images, /) -> tuple[Tensor, Scores]:
+        """The model's probabilities and the scores, of one pass."""
         features, logits = seen_by(model, self.layers, x)
         course = self.course(torch.cat(features, 1), logits.argmax(1))
-        return ((course - self.usual) @ self.whiten).square().sum(1)
+        return logits.softmax(1), ((course - self.usual) @ self.whiten).square().sum(1)
 
     def course(self, features: Features, predicted: Labels, *, own: bool = False) -> Tensor:
         """Of every layer the rank [n, l] of the nearest trusted sample of the predicted class among all of them.

@@ -35,7 +35,7 @@ class Guarded:
 
     def __call__(self, x: Images, /) -> Answers:
         """What the model answers and the guard says of every input."""
-        probabilities, scores = self.model.predict(x).cpu(), self.guard.score(self.model, x)
+        probabilities, scores = self.guard.answer(self.model, x)
         flagged = self.guard.flagged(scores)
         if self.refuse:
             probabilities = probabilities.masked_fill(flagged[:, None], float("nan"))
