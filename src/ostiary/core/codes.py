@@ -172,6 +172,16 @@ CODES: dict[str, Code] = {
             "train on it with --retrain: planted samples lose the label they carry",
         ),
         Code(
+            "OS310",
+            "samples that keep their label in confusion",
+            "The model was trained on until trusted images told it nothing about labels, and samples with this label "
+            "still got it: what they have in common is not what trusted images have.",
+            "screen.confusion-training",
+            "trusted samples from another source than the data, whose source then tells the label",
+            "look at the suspect gallery; export the ids with --export-suspects, or the rest with --export-kept, or "
+            "train on it with --retrain",
+        ),
+        Code(
             "OS401",
             "input flagged by a guard",
             "The prediction for this input hardly changes when other images are laid over it, as a trigger's would.",

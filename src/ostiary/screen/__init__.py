@@ -2,6 +2,7 @@
 
 METHODS = {
     "screen.activation-clustering": "ostiary.screen.activation_clustering:ActivationClustering",
+    "screen.confusion-training": "ostiary.screen.confusion_training:ConfusionTraining",
     "screen.fusion": "ostiary.screen.fusion:Fusion",
     "screen.mahalanobis": "ostiary.screen.mahalanobis:Mahalanobis",
     "screen.scan": "ostiary.screen.scan:Scan",
