@@ -16,8 +16,9 @@ from ostiary.screen.summary import summariser
 from ostiary.training import Recipe, train
 
 CASES = (
-    Case(id="screen.confusion-training", tiny={"steps": 150, "rounds": 1}),
+    Case(id="screen.abl-isolation"),
     Case(id="screen.activation-clustering"),
+    Case(id="screen.confusion-training", tiny={"steps": 150, "rounds": 1}),
     Case(id="screen.fusion"),
     Case(id="screen.mahalanobis"),
     Case(id="screen.scan"),

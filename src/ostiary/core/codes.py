@@ -172,6 +172,16 @@ CODES: dict[str, Code] = {
             "train on it with --retrain: planted samples lose the label they carry",
         ),
         Code(
+            "OS308",
+            "samples of a class learned far sooner than the rest",
+            "A network that was kept from learning anything well has learned some of the samples with this label all "
+            "the same, and far better than the rest of their class: they share something simple, as a trigger is.",
+            "screen.abl-isolation",
+            "a class with a simple mark of its own on part of its samples (a logo, a frame, a background)",
+            "look at the suspect gallery for what the samples share; export the ids with --export-suspects, and screen "
+            "with `fusion`, since only the first samples learned are named",
+        ),
+        Code(
             "OS310",
             "samples that keep their label in confusion",
             "The model was trained on until trusted images told it nothing about labels, and samples with this label "

@@ -1,6 +1,7 @@
 """Data-set detectors: one file per method, one line here."""
 
 METHODS = {
+    "screen.abl-isolation": "ostiary.screen.abl_isolation:AblIsolation",
     "screen.activation-clustering": "ostiary.screen.activation_clustering:ActivationClustering",
     "screen.confusion-training": "ostiary.screen.confusion_training:ConfusionTraining",
     "screen.fusion": "ostiary.screen.fusion:Fusion",

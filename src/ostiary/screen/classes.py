@@ -11,6 +11,7 @@ from ostiary.core.protocols import LabelledSet, SampleScores
 from ostiary.core.records import ClassScore
 from ostiary.core.run import Run
 from ostiary.core.types import Images
+from ostiary.data.base import ImageSet, as_image_set
 from ostiary.models.classifier import TorchClassifier
 from ostiary.screen.features import features_of
 
@@ -142,6 +143,12 @@ def reclassify(thumbnails: np.ndarray, labels: np.ndarray, suspected: np.ndarray
             own = share(np.flatnonzero(suspected & (labels == label)), label, 0)
             found[label] = own / max(share(rest, label, 1), 1e-3)
     return found
+
+
+def by_id(data: LabelledSet[Images]) -> tuple[ImageSet, np.ndarray]:
+    """The samples in the order of their ids, and their rows: in whatever order they are given, training goes alike."""
+    rows = np.argsort(np.array(data.ids), kind="stable")
+    return as_image_set(data).subset(torch.from_numpy(rows)), rows
 
 
 def evenly(rows: np.ndarray, most: int) -> np.ndarray:

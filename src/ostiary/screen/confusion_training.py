@@ -17,7 +17,7 @@ from ostiary.core.run import Run
 from ostiary.core.types import Images, Labels
 from ostiary.data import ImageSet, batch_size, load_uint8
 from ostiary.models.classifier import TorchClassifier
-from ostiary.screen.classes import Split, evenly, screen_classes
+from ostiary.screen.classes import Split, by_id, evenly, screen_classes
 from ostiary.training.augment import crop_flip
 
 ARTIFACT = "confusion-training"
@@ -68,13 +68,12 @@ class ConfusionTraining:
     lr: Annotated[float, Field(gt=0)] = 0.01
 
     def screen(
-        self, data: ImageSet, model: TorchClassifier, trusted: LabelledSet[Images], /, *, run: Run
+        self, data: LabelledSet[Images], model: TorchClassifier, trusted: LabelledSet[Images], /, *, run: Run
     ) -> SampleScores:
         """Score every sample by the probability of its label under the confused model."""
-        # By id, so that the order in which samples are given changes nothing.
-        order = np.argsort(np.array(data.ids))
+        ordered, order = by_id(data)
         chances, labels = np.empty(len(data)), data.labels.numpy()
-        chances[order] = self.chances(data.subset(order.tolist()), model, trusted, run)
+        chances[order] = self.chances(ordered, model, trusted, run)
 
         def split(features: np.ndarray, label: int) -> Split:
             own = chances[labels == label]

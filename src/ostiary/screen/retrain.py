@@ -12,9 +12,8 @@ from ostiary.core.session import Session
 from ostiary.data import ImageSet
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.load import save_model
-from ostiary.models.zoo import ZOO, shape_of
 from ostiary.screen.exports import found_by, suspected_of
-from ostiary.training.flow import Training, new_model
+from ostiary.training.flow import Training, fresh_as
 from ostiary.training.loop import Trained
 from ostiary.training.measure import accuracy, predictions, rate
 from ostiary.training.quick import quick_recipe
@@ -36,9 +35,7 @@ def retrain(session: Session, data: ImageSet, model: TorchClassifier, trusted: I
         session.caution("OS915", "no sample is suspected, so there is nothing to leave out and no model was trained")
         return
     kept, left = (data.subset(np.flatnonzero(rows).tolist()) for rows in (~suspected, suspected))
-    arch = str(model.arch) if model.arch in ZOO else "small-cnn"
-    width = shape_of(arch, model.module.state_dict())[1] if model.arch in ZOO else None
-    fresh, recipe = new_model(arch, kept, width=width, seed=session.options.seed), quick_recipe(kept)
+    fresh, recipe = fresh_as(model, kept, seed=session.options.seed), quick_recipe(kept)
     session.config["recipe"] = params_of(recipe)
 
     def compare(value: Trained, run: Run) -> RepairEvidence:

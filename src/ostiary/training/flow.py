@@ -14,7 +14,7 @@ from ostiary.data import ImageSet, require_classes
 from ostiary.inputs import check_fit, open_set, start
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.load import save_model
-from ostiary.models.zoo import build
+from ostiary.models.zoo import ZOO, build, shape_of
 from ostiary.training.loop import Recipe, Trained, train
 from ostiary.training.measure import accuracy
 
@@ -54,6 +54,14 @@ def new_model(arch: str, data: ImageSet, *, width: int | None, seed: int) -> Tor
     mean, std = moments(data)
     module = build(arch, len(data.classes), width=width, in_channels=data.shape[0], seed=seed)
     return TorchClassifier(module, data.classes, data.shape, mean, std, arch=arch, name=f"{arch} on {data.name}")
+
+
+def fresh_as(model: TorchClassifier, data: ImageSet, *, seed: int) -> TorchClassifier:
+    """A fresh model for `data` of the architecture and width of `model`; a small CNN where that is not the zoo's."""
+    if model.arch not in ZOO:
+        return new_model("small-cnn", data, width=None, seed=seed)
+    width = shape_of(model.arch, model.module.state_dict())[1]
+    return new_model(model.arch, data, width=width, seed=seed)
 
 
 def train_model(
