@@ -24,7 +24,7 @@ CASES = (
     Case(id="screen.scan"),
     Case(id="screen.spectral-signatures"),
 )
-PLANTED = 20
+PLANTED, TARGET = 20, 8
 
 
 @pytest.fixture(autouse=True)
@@ -41,11 +41,11 @@ def trusted(small_set: ImageSet) -> ImageSet:
 
 @pytest.fixture(scope="module")
 def planted(screened: ImageSet) -> ArraySet:
-    """`screened` with a white square on 20 of its ones, labelled as zeros: a group that stands apart in class 0."""
+    """`screened` with a yellow square on 20 of its ones, labelled as eights, a class that is not learned at once."""
     pixels, labels = load_uint8(screened).clone(), screened.labels.clone()
     rows = (labels == 1).nonzero().squeeze(1)[:PLANTED]
-    pixels[rows, :, -4:, -4:] = 255
-    labels[rows] = 0
+    pixels[rows, :, -4:, -4:] = torch.tensor([255, 255, 0], dtype=torch.uint8)[:, None, None]
+    labels[rows] = TARGET
     return ArraySet(pixels, labels, screened.classes, screened.ids)
 
 
@@ -113,7 +113,7 @@ def test_scores_are_in_order_finite_and_oriented(
     assert found.suspected.dtype == bool and found.scores.isfinite().all()
     assert [row.label for row in found.per_class] == list(range(10))
     moved = (planted.labels != screened.labels).numpy()
-    own = (planted.labels == 0).numpy() & ~moved
+    own = (planted.labels == TARGET).numpy() & ~moved
     scores = found.scores.numpy()
     assert np.median(scores[moved]) > np.median(scores[own]), "higher must mean more suspicious"
     for row, near in found.nearest.items():

@@ -61,6 +61,7 @@ class AblIsolation:
         ),
         blind_spots=(
             "poison that is learned no sooner than honest samples: warping, adaptive, faint on simple images",
+            "poison with the label of an easy class, whose honest samples are learned as soon",
             "all-to-all backdoors: every class is as deep as the others",
             "most of the poison: the share isolated is less than an attack plants, so read the ranking beside it",
             "easy honest samples lead the ranking where nothing was planted",
