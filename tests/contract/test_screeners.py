@@ -23,6 +23,7 @@ CASES = (
     Case(id="screen.mahalanobis"),
     Case(id="screen.scan"),
     Case(id="screen.spectral-signatures"),
+    Case(id="screen.spectre"),
 )
 PLANTED, TARGET = 20, 8
 

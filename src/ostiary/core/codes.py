@@ -172,6 +172,15 @@ CODES: dict[str, Code] = {
             "train on it with --retrain: planted samples lose the label they carry",
         ),
         Code(
+            "OS306",
+            "samples that a class's own covariance does not explain",
+            "A group of samples with this label lies far out in directions in which a robust estimate of the class's "
+            "covariance says that it should hardly vary.",
+            "screen.spectre",
+            "a class with a rare but legitimate kind of member; classes of less than a hundred samples",
+            "look at the suspect gallery; export the ids with --export-suspects",
+        ),
+        Code(
             "OS308",
             "samples of a class learned far sooner than the rest",
             "A network that was kept from learning anything well has learned some of the samples with this label all "

@@ -8,4 +8,5 @@ METHODS = {
     "screen.mahalanobis": "ostiary.screen.mahalanobis:Mahalanobis",
     "screen.scan": "ostiary.screen.scan:Scan",
     "screen.spectral-signatures": "ostiary.screen.spectral_signatures:SpectralSignatures",
+    "screen.spectre": "ostiary.screen.spectre:Spectre",
 }
