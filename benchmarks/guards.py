@@ -38,6 +38,8 @@ GUARDS: dict[str, dict[str, Any]] = {
     "strip": {"false_rejection": 0.05},
     "mahalanobis": {"false_rejection": 0.05},
     "ibd-psc": {},
+    "scale-up": {"false_rejection": 0.05},
+    "ted": {"false_rejection": 0.05},
 }
 TABLE, SUMMARY, COST = "models", "summary", "cost per input"
 INPUTS = 500
@@ -107,6 +109,8 @@ def main() -> None:
         fooled = stamped[model.predict(stamped).argmax(1) == wanted[rows]]
         trusted = trusted_of(store, spec, grid.grid.trusted[0])
         for name, params in GUARDS.items():
+            if records.has(TABLE, f"{key}, {name}"):
+                continue
             begun = time.monotonic()
             try:
                 guard = make("guard", f"guard.{name}", params).fit(model, trusted, run=Run(seed=spec.seed))
