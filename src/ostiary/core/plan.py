@@ -65,7 +65,7 @@ ESTIMATES = {
     "black box": "10 classes: about 70,000 (quick), 110,000 (standard) or 550,000 queries (thorough) at most; "
     "a server that answers 2,000 a second takes 40 s, 1 min, 5 min",
     "screen": "one forward pass over the data, then seconds per class; thorough also trains a copy of the model for "
-    "600 steps, about 30 s for a small CNN",
+    "600 steps, about a minute for a small CNN",
 }
 
 
