@@ -44,6 +44,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
             "screen.mahalanobis": {},
             "screen.confusion-training": {},
             "screen.spectral-signatures": {},
+            "screen.spectre": {},
             "screen.activation-clustering": {"dimensions": 20},
         },
     },
