@@ -127,26 +127,33 @@ class TorchClassifier:
         """The input of the module `head_name`, flattened to [n, d], no gradients. Raises as `logits`."""
         return self.features_and_logits(x)[0]
 
-    @torch.no_grad()
     def features_and_logits(self, x: Images, /) -> tuple[Features, Logits]:
         """The input of the module `head_name`, flattened to [n, d], and the logits [n, k], of one pass, no gradients.
 
         Raises as `logits`.
+        """
+        features, logits = self.input_of(self.head_name, x)
+        return features.flatten(1), logits
+
+    @torch.no_grad()
+    def input_of(self, name: str, x: Images, /) -> tuple[Tensor, Logits]:
+        """What the module `name` takes, at its last call, and the logits [n, k], of one pass, no gradients.
+
+        Raises ModelError when that is no tensor, and as `logits`.
         """
         caught: list[Tensor | None] = []
 
         def catch(_: nn.Module, args: Any, kwargs: Any) -> None:
             caught.append(first_tensor(args, kwargs))
 
-        head = self.module.get_submodule(self.head_name)
-        handle = head.register_forward_pre_hook(catch, with_kwargs=True)
+        handle = self.module.get_submodule(name).register_forward_pre_hook(catch, with_kwargs=True)
         try:
             logits = self.logits(x)
         finally:
             handle.remove()
         if not caught or caught[-1] is None:
-            raise ModelError(f"the layer '{self.head_name}' takes no tensor, so the model has no features")
-        return caught[-1].flatten(1), logits
+            raise ModelError(f"the layer '{name}' takes no tensor, so the model has no features")
+        return caught[-1], logits
 
     def activations(self, x: Images, names: Sequence[str], /) -> dict[str, Tensor]:
         """Outputs of the named modules in one forward pass, with gradients unless the caller turned them off.
