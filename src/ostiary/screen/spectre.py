@@ -22,9 +22,9 @@ ALPHA = 4.0
 REMOVED = 1.5
 """Times the bound on the poison that may be removed; the paper's."""
 LADDER = (3, 10, 32, 100)
-"""Numbers of directions that are tried, and the most that the results are compared in."""
+"""Numbers of directions that are tried; the results are compared in the most that there are."""
 PER_DIRECTION = 30
-"""Samples for every direction at least, so that a covariance can be told from them."""
+"""Samples for every direction beyond the first three: with ten, small ordinary classes part as poison does."""
 ROUNDS, STEPS = 4, 5
 """Rounds of the filter, and steps of the power method in each."""
 
@@ -64,7 +64,7 @@ class Spectre:
         ),
         blind_spots=(
             "half of a class or more poisoned: the honest samples then stand out, and the ranking is upside down",
-            "less than 1 % of a class poisoned, clean-label poison of less than 20 %, and adaptive poison",
+            "less than 1 % of a class poisoned; blended, clean-label and adaptive poison, whose class is not accused",
             "source-specific poison that a small network merges with its class",
             "a real class of two kinds: unpoisoned ones and nines of the digits come near the limit",
         ),
@@ -102,7 +102,7 @@ def _projected(features: np.ndarray) -> np.ndarray:
     """The features [n, d] about their mean along their strongest directions, as many as the samples can tell."""
     centred = (features - features.mean(0)).astype(np.float64)
     n, d = centred.shape
-    most = min(max(LADDER), d, max(2, n // PER_DIRECTION))
+    most = min(max(LADDER), d, max(min(LADDER), n // PER_DIRECTION))
     # The top right singular vectors are the top eigenvectors of the d x d Gram matrix: far cheaper than an SVD.
     variance, axes = eigh(centred.T @ centred, subset_by_index=[d - most, d - 1])
     told = max(1, int((variance > FLOOR * variance[-1]).sum()))
