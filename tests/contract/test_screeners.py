@@ -18,6 +18,7 @@ from ostiary.training import Recipe, train
 CASES = (
     Case(id="screen.abl-isolation"),
     Case(id="screen.activation-clustering"),
+    Case(id="screen.beatrix"),
     Case(id="screen.confusion-training", tiny={"steps": 150, "rounds": 1}),
     Case(id="screen.fusion"),
     Case(id="screen.mahalanobis"),

@@ -174,10 +174,17 @@ CODES: dict[str, Code] = {
         Code(
             "OS306",
             "samples that a class's own covariance does not explain",
-            "A group of samples with this label lies far out in directions in which a robust estimate of the class's "
-            "covariance says that it should hardly vary.",
+            "A group lies far out in directions in which, by a robust covariance of its class, it should hardly vary.",
             "screen.spectre",
             "a class with a rare but legitimate kind of member; classes of less than a hundred samples",
+            "look at the suspect gallery; export the ids with --export-suspects",
+        ),
+        Code(
+            "OS307",
+            "channels fire together as in no trusted sample",
+            "With this label, channels of the last convolution fire together far outside the range of trusted samples.",
+            "screen.beatrix",
+            "trusted samples from another source than the data; a kind of member that they lack",
             "look at the suspect gallery; export the ids with --export-suspects",
         ),
         Code(

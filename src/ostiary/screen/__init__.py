@@ -3,6 +3,7 @@
 METHODS = {
     "screen.abl-isolation": "ostiary.screen.abl_isolation:AblIsolation",
     "screen.activation-clustering": "ostiary.screen.activation_clustering:ActivationClustering",
+    "screen.beatrix": "ostiary.screen.beatrix:Beatrix",
     "screen.confusion-training": "ostiary.screen.confusion_training:ConfusionTraining",
     "screen.fusion": "ostiary.screen.fusion:Fusion",
     "screen.mahalanobis": "ostiary.screen.mahalanobis:Mahalanobis",
