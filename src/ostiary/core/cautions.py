@@ -1,0 +1,142 @@
+"""Codes OS9xx: what limits the measurement itself."""
+
+from ostiary.core.code import Code
+
+CAUTIONS: tuple[Code, ...] = (
+    Code(
+        "OS901",
+        "few trusted samples",
+        "So few trusted samples were given that rates measured on them are wide.",
+        "every method that uses trusted data",
+        "none: this is a caution about our own measurement",
+        "give more trusted samples",
+    ),
+    Code(
+        "OS902",
+        "no reference models",
+        "No reference models of this architecture were given, so the other classes of the same model are the "
+        "null: the false-positive rate of the limits is not known for this architecture.",
+        "scan.neural-cleanse",
+        "none: this is a caution about our own measurement",
+        "read the index beside the size ratio and the pictures; make a reference of models of your own with "
+        "`ostiary calibrate`",
+    ),
+    Code(
+        "OS903",
+        "low accuracy on trusted data",
+        "The model's accuracy on the trusted samples is near chance. The architecture, the normalisation, the "
+        "class order or the input may not be what the model was trained with, and every score below would be void.",
+        "every method that uses a model",
+        "none: this is a caution about our own measurement",
+        "check --arch, --normalize and the order of the classes",
+    ),
+    Code(
+        "OS904",
+        "trigger not found for every class",
+        "For some classes the search found no mask that reaches the wanted flip rate within its steps.",
+        "scan.neural-cleanse",
+        "none: this is a caution about our own measurement",
+        "raise the steps with --set neural-cleanse.steps=N",
+    ),
+    Code(
+        "OS905",
+        "model gives probabilities",
+        "The module ends in a softmax; logits were taken as the logarithm of its output.",
+        "every method that uses a model",
+        "none: this is a caution about our own measurement",
+        "nothing, unless scores look saturated",
+    ),
+    Code(
+        "OS906",
+        "class cannot be split",
+        "A class has too few samples for this method, or samples that are all alike to the model; it was left "
+        "unscored.",
+        "screen.activation-clustering, screen.spectral-signatures",
+        "none: this is a caution about our own measurement",
+        "gather more samples of the class, or look at them by eye",
+    ),
+    Code(
+        "OS907",
+        "architecture is the user's own code",
+        "The module was built by a factory in the user's own file, which was run.",
+        "ostiary scan --arch FILE:FACTORY",
+        "none: this is a caution about our own measurement",
+        "nothing",
+    ),
+    Code(
+        "OS908",
+        "a quick model was trained for screening",
+        "No model was given, so a small one was trained on the suspect data itself.",
+        "ostiary screen without --model",
+        "none: this is a caution about our own measurement",
+        "give --model for features of the model that will be used",
+    ),
+    Code(
+        "OS909",
+        "accuracy loss not told from the limit",
+        "The repaired model got more of the images kept apart wrong than the limit allows, but so few images "
+        "were kept apart that chance explains it.",
+        "ostiary repair",
+        "none: this is a caution about our own measurement",
+        "give more trusted samples, or measure the repaired model with `ostiary evaluate`",
+    ),
+    Code(
+        "OS910",
+        "repair without a whole scan",
+        "The scan before the repair left classes unexamined, so a trigger that it did not find may be there.",
+        "ostiary repair",
+        "none: this is a caution about our own measurement",
+        "scan the model again with more time, steps or trusted samples, and repair with --scan",
+    ),
+    Code(
+        "OS911",
+        "answers are randomised",
+        "The model answered the same images differently a second time. A search that compares its answers follows "
+        "noise in part, and finds larger triggers than there are, or none.",
+        "every method that searches for a trigger",
+        "none: this is a caution about our own measurement",
+        "turn the randomness off (dropout, random resizing, a defence that adds noise), or raise the steps",
+    ),
+    Code(
+        "OS912",
+        "no usable gradients",
+        "The gradients of the model's outputs to its input are zero, cut off or not finite, so that methods which "
+        "follow them would find nothing; they are left out, and the model is examined as a black box.",
+        "every method that needs gradients",
+        "none: this is a caution about our own measurement",
+        "take out what rounds, thresholds or detaches the input, or give the model from before that was added",
+    ),
+    Code(
+        "OS913",
+        "model ignores its input",
+        "The model gives all images the same probabilities, so that no search can tell one input from another.",
+        "every method that uses a model",
+        "none: this is a caution about our own measurement",
+        "check the file, --arch, --normalize and --input; behind an endpoint, what it does with the images",
+    ),
+    Code(
+        "OS914",
+        "many classes named",
+        "Findings name more than two classes. A backdoor mostly has one target; a scan that names many is mostly "
+        "wrong about most of them.",
+        "every scan",
+        "a model that is unsure of its task, or was trained in an unusual way (few images, adversarial examples)",
+        "look at the recovered triggers one by one; scan with reference models of the same kind",
+    ),
+    Code(
+        "OS915",
+        "nothing to leave out",
+        "A model was to be trained on the samples that are not suspected, but no sample is suspected.",
+        "ostiary screen --retrain",
+        "none: this is a caution about our own measurement",
+        "nothing; a handful of planted samples may not show, or an attack that was made to blend in",
+    ),
+    Code(
+        "OS916",
+        "guard rejects many honest inputs",
+        "Of the trusted inputs that had no part in fitting it, the guard flags far more than a filter may.",
+        "every guard",
+        "trusted inputs of another kind than those the model was trained on",
+        "fit another guard; `ibd-psc` is for networks of many normalisation layers",
+    ),
+)

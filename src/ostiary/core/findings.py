@@ -1,0 +1,238 @@
+"""Codes of what methods find, by the verb that looks: OS1xx files, 2xx models, 3xx data sets, 4xx inputs."""
+
+from ostiary.core.code import Code
+
+FINDINGS: tuple[Code, ...] = (
+    Code(
+        "OS101",
+        "file not examined",
+        "The file is of a kind whose contents Ostiary cannot examine.",
+        "file checks",
+        "none: this is no finding about the contents",
+        "convert it to safetensors, or ask its author for safetensors",
+    ),
+    Code(
+        "OS102",
+        "model examined from outside only",
+        "The graph in the file cannot be turned into a form with gradients, or that form does not give what the "
+        "file gives; it is run as it is, and only methods that need no gradients examine it.",
+        "file checks",
+        "none: this is no finding about the contents",
+        "give the model it was exported or quantised from",
+    ),
+    Code(
+        "OS201",
+        "small trigger recovered",
+        "One small patch, put on trusted images of the other classes, sends nearly all of them to this class, "
+        "and the patch is far smaller than what the other classes need.",
+        "scan.neural-cleanse",
+        "a class that has a small natural feature of its own (a logo, a water mark shared by its photos); "
+        "few or unrepresentative trusted images; a model that is far off on the trusted images",
+        "look at the recovered trigger in the report; repair with `ostiary repair`; "
+        "screen the training data with `ostiary screen` if you have it",
+    ),
+    Code(
+        "OS202",
+        "margin far above the others",
+        "Some input raises the logit of this class further above all others than any input does for other classes; "
+        "a backdoor does that to its target.",
+        "scan.mm-bd",
+        "a class that was trained on far more images than the others, or that is much easier than they are",
+        "scan with a few trusted images, so that a trigger is recovered and tested",
+    ),
+    Code(
+        "OS206",
+        "weights of one class stand out",
+        "The weights of this class in the last layer are larger on average than those of all other classes; poison "
+        "whose features are everywhere alike does that to its target.",
+        "scan.trojan-signature",
+        "a class that was trained on far more images than the others, or with features in few channels; "
+        "adversarially trained models",
+        "scan with a few trusted images, so that a trigger is recovered and tested",
+    ),
+    Code(
+        "OS207",
+        "one channel far steeper than its layer",
+        "One channel of one convolution can change its output far more than all others of its layer can.",
+        "scan.channel-lipschitz",
+        "many models that nobody attacked have such a channel: on its own this says little",
+        "scan with a few trusted images, so that a trigger is recovered and tested",
+    ),
+    Code(
+        "OS203",
+        "few frequencies recovered",
+        "A few spatial frequencies, added to trusted images of the other classes, send nearly all of them to this "
+        "class, and they are far fewer than what the other classes need.",
+        "scan.frequency-trigger",
+        "a class that is a little nearer to all others than the rest are",
+        "look at the pictures in the report; scan a model that is known, of the same task, beside it",
+    ),
+    Code(
+        "OS204",
+        "warp recovered",
+        "One smooth warp of trusted images of the other classes sends nearly all of them to this class, "
+        "and no warp of that size does so for other classes.",
+        "scan.warp-trigger",
+        "a class of distorted pictures; a model that is unsure of everything that is warped",
+        "look at the pictures in the report; scan a model that is known, of the same task, beside it",
+    ),
+    Code(
+        "OS205",
+        "small trigger recovered from outside",
+        "One small patch, found by queries alone, sends nearly all trusted images of the other classes to this "
+        "class, and the patch is far smaller than what the other classes need.",
+        "scan.b3d",
+        "as OS201: a class that has a small natural feature of its own; few or unrepresentative trusted images; "
+        "and a search that had too few queries for the other classes",
+        "look at the recovered trigger in the report; ask for the model itself, so that its gradients can be used; "
+        "raise the queries with --preset thorough",
+    ),
+    Code(
+        "OS208",
+        "patch that moves every class on",
+        "One small patch turns trusted images of every class into another class, by the same step for all, and no "
+        "patch of that size does so for other steps.",
+        "scan.shift-trigger",
+        "none known: a patch that moves classes by nature covers most of the image",
+        "look at the recovered trigger in the report; do not use the model before it was repaired or replaced",
+    ),
+    Code(
+        "OS209",
+        "patch that moves one class alone",
+        "One small patch sends trusted images of one class to another and leaves all other classes as they are, "
+        "and it is far smaller than what other pairs of classes need.",
+        "scan.pair-trigger",
+        "two classes that lie close together, with few trusted images of the first",
+        "look at the recovered trigger in the report; scan a model that is known, of the same task, beside it",
+    ),
+    Code(
+        "OS301",
+        "class splits into two activation groups",
+        "The features of the samples with this label fall into two compact groups, one of them much smaller: "
+        "samples of another kind carry this label.",
+        "screen.activation-clustering",
+        "a class that really has two kinds of members (left and right hands, two dialects of a digit); "
+        "mislabelled samples without any trigger",
+        "look at the suspect gallery; export the ids with --export-suspects, or the rest with --export-kept "
+        "and compare a model that is trained on it",
+    ),
+    Code(
+        "OS302",
+        "spectral outliers in a class",
+        "A group of samples with this label lies far out along the strongest direction of the class's features.",
+        "screen.spectral-signatures",
+        "a class with a rare but legitimate kind of member; strongly imbalanced classes",
+        "look at the suspect gallery; export the ids with --export-suspects",
+    ),
+    Code(
+        "OS303",
+        "two groups in a class",
+        "Two groups explain the features of the samples with this label far better than one does, and far more so "
+        "than in the other classes: samples of another kind carry this label.",
+        "screen.scan",
+        "a class that really has two kinds of members; trusted samples of one of them alone",
+        "look at the suspect gallery; export the ids with --export-suspects, or the rest with --export-kept "
+        "and compare a model that is trained on it",
+    ),
+    Code(
+        "OS304",
+        "samples far from their label",
+        "More of the samples with this label lie far from the trusted samples of it than trusted samples do among "
+        "themselves: they look like something else to the model.",
+        "screen.mahalanobis",
+        "wrong labels without any attack; trusted samples from another source than the data",
+        "look at the suspect gallery; export the ids with --export-suspects, correct the labels or leave them out",
+    ),
+    Code(
+        "OS305",
+        "samples that are more likely poison than not",
+        "Of the samples with this label at least one in a hundred, and at least five, are more likely poison than "
+        "not: they lie far from their class, or are the odd group of a class that stands out.",
+        "screen.fusion",
+        "wrong labels without any attack; a class that really has two kinds of members; trusted samples from "
+        "another source than the data",
+        "look at the suspect gallery; export the ids with --export-suspects, or the rest with --export-kept, or "
+        "train on it with --retrain: planted samples lose the label they carry",
+    ),
+    Code(
+        "OS306",
+        "samples that a class's own covariance does not explain",
+        "A group lies far out in directions in which, by a robust covariance of its class, it should hardly vary.",
+        "screen.spectre",
+        "a class with a rare but legitimate kind of member; classes of less than a hundred samples",
+        "look at the suspect gallery; export the ids with --export-suspects",
+    ),
+    Code(
+        "OS307",
+        "channels fire together as in no trusted sample",
+        "With this label, channels of the last convolution fire together far outside the range of trusted samples.",
+        "screen.beatrix",
+        "trusted samples from another source than the data; a kind of member that they lack",
+        "look at the suspect gallery; export the ids with --export-suspects",
+    ),
+    Code(
+        "OS308",
+        "samples of a class learned far sooner than the rest",
+        "A network that was kept from learning anything well has learned some of the samples with this label all "
+        "the same, and far better than the rest of their class: they share something simple, as a trigger is.",
+        "screen.abl-isolation",
+        "a class with a simple mark of its own on part of its samples (a logo, a frame, a background)",
+        "look at the suspect gallery for what the samples share; export the ids with --export-suspects, and screen "
+        "with `fusion`, since only the first samples learned are named",
+    ),
+    Code(
+        "OS310",
+        "samples that keep their label in confusion",
+        "The model was trained on until trusted images told it nothing about labels, and samples with this label "
+        "still got it: what they have in common is not what trusted images have.",
+        "screen.confusion-training",
+        "trusted samples from another source than the data, whose source then tells the label",
+        "look at the suspect gallery; export the ids with --export-suspects, or the rest with --export-kept, or "
+        "train on it with --retrain",
+    ),
+    Code(
+        "OS401",
+        "input flagged by a guard",
+        "The prediction for this input hardly changes when other images are laid over it, as a trigger's would.",
+        "guard.strip",
+        "the false rejection rate that was asked for; inputs from another source than the trusted ones",
+        "refuse the input or send it to a person; scan the model",
+    ),
+    Code(
+        "OS402",
+        "input far from the class that is predicted",
+        "The features of this input lie far from those of trusted samples of the class that the model predicts.",
+        "guard.mahalanobis",
+        "the false rejection rate that was asked for; inputs of another kind than the trusted ones",
+        "refuse the input or send it to a person; scan the model",
+    ),
+    Code(
+        "OS403",
+        "prediction stays while the model is amplified",
+        "While the last normalisation layers are amplified, the model is far surer of this input's prediction than "
+        "of those of trusted inputs.",
+        "guard.ibd-psc",
+        "the false rejection rate that was asked for; inputs that the model is very sure of anyhow",
+        "refuse the input or send it to a person; scan the model",
+    ),
+    Code(
+        "OS404",
+        "prediction stays while the image is brightened",
+        "The prediction for this input stays while its pixels are multiplied, more so than for trusted inputs that "
+        "get the same prediction.",
+        "guard.scale-up",
+        "the false rejection rate that was asked for; images of few grey levels, which brightening hardly changes; "
+        "inputs of the class that the model gives all bright images",
+        "refuse the input or send it to a person; scan the model",
+    ),
+    Code(
+        "OS405",
+        "input comes to its class from afar",
+        "In the layers of the model this input lies nearer to trusted samples of other classes than trusted inputs "
+        "of the class that is predicted do.",
+        "guard.ted",
+        "the false rejection rate that was asked for; inputs that the model is unsure of, or predicts wrongly; "
+        "inputs from another source than the trusted ones",
+        "refuse the input or send it to a person; scan the model",
+    ),
+)
