@@ -84,5 +84,5 @@ $(VENV)/.package: $(VENV)/.made pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.package
-	$(INSTALL) -e '.[dev,text,onnx,cluster,slurm,serve]'
+	$(INSTALL) -e '.[dev,text,onnx,labels,cluster,slurm,serve]'
 	@touch $@

@@ -13,7 +13,7 @@ from ostiary.core.reference import Reference
 from ostiary.core.session import Options
 from ostiary.core.types import Images
 from ostiary.data import ImageSet, require_classes
-from ostiary.inputs import check_fit, class_names, have_of, open_model, open_predictor, open_set, start
+from ostiary.inputs import check_alike, check_fit, class_names, have_of, open_model, open_predictor, open_set, start
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.load import load_model as load
 from ostiary.scan.calibration import null_for
@@ -75,8 +75,10 @@ def screen_data(
 ) -> Record:
     """Rank the samples of a suspect data set; without a model a small one is trained on the set itself.
 
-    With a few `trusted` samples of the same classes, methods run that hold the suspect ones against them. With
-    `retrain` a model is trained anew on the samples that are not suspected, written there and compared.
+    None is trained where every method looks at the data alone and nothing is to be retrained: the methods are then
+    given None, and the record names no model. With a few `trusted` samples of the same classes, methods run that hold
+    the suspect ones against them. With `retrain` a model is trained anew on the samples that are not suspected, written
+    there and compared.
     Raises OstiaryError for what cannot be read or does not fit together; a method's own failure is in the record.
     """
     from ostiary.screen.retrain import retrain as train_anew
@@ -90,20 +92,28 @@ def screen_data(
     require_classes(data)
     trusted = None if trusted is None else open_set(trusted)
     planned = plan("screen", methods=methods, preset=preset, params=params)
-    trained = model is None
-    model = quick_model(data, options.run()) if model is None else open_model(model, options)
-    check_fit(model, data)
-    have = dataclasses.replace(have_of(model, trusted), training_data=True)
+    alone = retrain is None and all(method.card.needs.access == "none" for method in planned)
+    looked: TorchClassifier | None = None
+    if model is not None:
+        looked = open_model(model, options)
+    elif not alone:
+        looked = quick_model(data, options.run())
+    if looked is not None:
+        check_fit(looked, data)
+    elif trusted is not None:
+        check_alike(trusted, data)
+    have = dataclasses.replace(have_of(looked, trusted), training_data=True)
     asked = [item.card.id for item in planned]
-    session = start("screen", model, options, {"preset": preset}, asked, trusted=trusted, data=data, subject=data.name)
-    if trained:
+    session = start("screen", looked, options, {"preset": preset}, asked, trusted=trusted, data=data, subject=data.name)
+    if model is None and looked is not None:
         session.caution("OS908", "no model was given; a small one was trained on the suspect data")
     for method in planned:
         if session.interrupted:
             break
-        session.execute(method, data, model, trusted, have=have, summarise=summariser(data, method.card))
-    if retrain is not None and not session.interrupted and any(one.status == "ok" for one in session.results):
-        train_anew(session, data, model, trusted, Path(retrain))
+        session.execute(method, data, looked, trusted, have=have, summarise=summariser(data, method.card))
+    finished = not session.interrupted and any(one.status == "ok" for one in session.results)
+    if retrain is not None and looked is not None and finished:
+        train_anew(session, data, looked, trusted, Path(retrain))
     return session.finish()
 
 

@@ -74,15 +74,32 @@ def check_fit(model: Predictor[Any], data: ImageSet) -> None:
         )
 
 
+def check_alike(trusted: ImageSet, data: ImageSet) -> None:
+    """Raise DataError when `trusted` cannot be of the task of the suspect `data`: shape, names and order of classes."""
+    for what, given, want in (("images", trusted.shape, data.shape), ("classes", trusted.classes, data.classes)):
+        if tuple(given) != tuple(want):
+            raise DataError(
+                f"'{trusted.name}' has {what} {_some(given)}, the suspect data {_some(want)}",
+                hint="give trusted samples of the same task: images of one size, the same classes in the same order",
+            )
+
+
+def _some(values: Sequence[object]) -> str:
+    shown = ", ".join(map(str, values[:5]))
+    return f"({shown}, …)" if len(values) > 5 else f"({shown})"
+
+
 def _numbers(model: Predictor[Any]) -> tuple[str, ...]:
     return tuple(map(str, range(len(model.classes))))
 
 
-def have_of(model: Predictor[Any], trusted: ImageSet | None, *, trigger: bool = False) -> Have:
+def have_of(model: Predictor[Any] | None, trusted: ImageSet | None, *, trigger: bool = False) -> Have:
     """What the planner may count on; checks that model and trusted set fit together."""
-    if trusted is not None:
+    if trusted is not None and model is not None:
         check_fit(model, trusted)
     rarest = min(per_class_counts(trusted)) if trusted is not None else 0
+    if model is None:
+        return Have(access="none", modality="images", trusted_per_class=rarest, trigger=trigger)
     # What gives labels alone says so.
     access: Access = "gradients" if isinstance(model, TorchClassifier) else getattr(model, "access", "probabilities")
     return Have(access=access, modality="images", trusted_per_class=rarest, trigger=trigger)
@@ -90,7 +107,7 @@ def have_of(model: Predictor[Any], trusted: ImageSet | None, *, trigger: bool = 
 
 def start(
     kind: Kind,
-    model: Predictor[Any],
+    model: Predictor[Any] | None,
     options: Options,
     config: dict[str, Any],
     asked: Sequence[str],
@@ -99,13 +116,13 @@ def start(
     data: ImageSet | None = None,
     subject: str = "",
 ) -> Session:
-    """Open the record of a run on these inputs."""
-    digests = {"model": model.digest}
+    """Open the record of a run on these inputs; `model` is None where the data alone are looked at."""
+    digests = {} if model is None else {"model": model.digest}
     named = trusted if trusted is not None else data
     name, arch, caution = (getattr(model, key, None) for key in ("name", "arch", "caution"))
     code = getattr(model, "caution_code", "OS905")
     config = {"model": name, "arch": arch, **config}
-    for role, part in (("trusted", trusted), ("data", data)):
+    for role, part in (("data", data), ("trusted", trusted)):
         if part is not None:
             digests[role] = part.digest
             config[role] = {"name": part.name, "samples": len(part)}
@@ -125,17 +142,19 @@ def start(
     return session
 
 
-def class_names(model: Predictor[Any], data: ImageSet | None) -> tuple[str, ...]:
-    """The model's class names, or the data's where the model only numbers its classes."""
-    if tuple(model.classes) == _numbers(model) and data is not None:
+def class_names(model: Predictor[Any] | None, data: ImageSet | None) -> tuple[str, ...]:
+    """The model's class names, or the data's where the model only numbers its classes or there is none."""
+    if data is not None and (model is None or tuple(model.classes) == _numbers(model)):
         return tuple(data.classes)
-    return tuple(model.classes)
+    return () if model is None else tuple(model.classes)
 
 
-def _check_trusted(session: Session, model: Predictor[Any], trusted: ImageSet) -> None:
-    rarest, k = min(per_class_counts(trusted)), len(model.classes)
+def _check_trusted(session: Session, model: Predictor[Any] | None, trusted: ImageSet) -> None:
+    rarest, k = min(per_class_counts(trusted)), len(trusted.classes)
     if rarest < FEW_TRUSTED:
         session.caution("OS901", f"the rarest class has {rarest} trusted samples; rates measured on them are wide")
+    if model is None:
+        return
     found = accuracy(model, trusted)
     session.config["trusted_accuracy"] = found.model_dump(mode="json")
     if found.low <= 1 / k + 0.1 * (1 - 1 / k):

@@ -65,6 +65,8 @@ def _subject(record: Record) -> str:
         if isinstance(named, dict):
             parts.append(f"{role} {named['name']}, {named['samples']} samples")
     parts.append(f"{len(record.coverage.classes)} classes")
+    if record.data_alone:
+        parts.append("no model looked at")
     return "   ".join(parts)
 
 

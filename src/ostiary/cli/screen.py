@@ -21,9 +21,11 @@ Examples:
   ostiary screen images/ --export-suspects ids.csv -o report.html
   ostiary screen train.parquet --model model.safetensors --trusted validation/ --retrain new.safetensors
   ostiary screen train.npz --method spectral-signatures --format json
+  ostiary screen images/ --method frequency --method label-errors
   ostiary screen parts/ --model model.safetensors --shards 64 --engine slurm
 
-Without --model a small network is trained on DATA itself first, and the record says so. With --shards the images are
+Without --model a small network is trained on DATA itself first, and the record says so; none is where all methods
+that are named look at the data alone (label-errors, label-conflicts, frequency). With --shards the images are
 never held by one process: jobs compute the model's features, which are then judged class by class, to the same result.
 
 What is exported, kept and trained on goes by the list of `screen.fusion` where it finished, else by all methods.

@@ -49,8 +49,7 @@ CAUTIONS: tuple[Code, ...] = (
     Code(
         "OS906",
         "class cannot be split",
-        "A class has too few samples for this method, or samples that are all alike to the model; it was left "
-        "unscored.",
+        "A class has too few samples for this method, or samples that are all alike; it was left unscored.",
         "screen.activation-clustering, screen.spectral-signatures",
         "none: this is a caution about our own measurement",
         "gather more samples of the class, or look at them by eye",

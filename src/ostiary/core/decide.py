@@ -150,7 +150,13 @@ def _model_finding(evidence: ModelEvidence, card: Card, null: Null | None) -> tu
 
 
 GROUP = "form a group of their own"
-TOLD = {"far": "lie far from the trusted ones", "share": "are more likely poison than not"}
+TOLD = {
+    "beyond": "have the spectrum of a disturbed picture",
+    "conflicting": "are nearly equal to a sample with another label",
+    "excess": "look like another class",
+    "far": "lie far from the trusted ones",
+    "share": "are more likely poison than not",
+}
 """What is said of the suspects of a class, by the first measure of the method's limits; else that they are a group."""
 
 

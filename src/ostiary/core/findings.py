@@ -191,6 +191,28 @@ FINDINGS: tuple[Code, ...] = (
         "train on it with --retrain",
     ),
     Code(
+        "OS311",
+        "labels that the pictures speak against",
+        "More samples with this label look like other classes than samples of other classes look like this one; or "
+        "some have a nearly equal picture in the set that carries another label.",
+        "screen.label-errors, screen.label-conflicts",
+        "honest mistakes of who labelled the data, where they go one way; pictures that are in the set twice; a "
+        "class of very different members",
+        "look at the suspect gallery; correct the labels or leave the samples out (--export-kept); train a model "
+        "and screen with it",
+    ),
+    Code(
+        "OS312",
+        "spectra of disturbed pictures",
+        "More of the samples with this label than of all others have a spectrum like that of pictures into which "
+        "something was put: a patch, noise, another picture.",
+        "screen.frequency",
+        "a class of pictures from another source, camera or compression than the rest; a class of captions, "
+        "frames or drawings",
+        "look at the suspect gallery for what they share; give a few trusted samples (--trusted); train a model "
+        "and screen with it",
+    ),
+    Code(
         "OS401",
         "input flagged by a guard",
         "The prediction for this input hardly changes when other images are laid over it, as a trigger's would.",

@@ -321,6 +321,11 @@ class Record(Frozen):
     cautions: tuple[Caution, ...]
     artifacts: dict[str, Artifact]
 
+    @property
+    def data_alone(self) -> bool:
+        """Whether a screening looked at no model."""
+        return self.kind == "screen" and "model" not in self.digests
+
     def to_json(self) -> str:
         """The record as indented JSON with a final newline."""
         return self.model_dump_json(indent=2) + "\n"

@@ -74,12 +74,14 @@ def chapter(source: Source, slug: str) -> Chapter:
         steps.append(Code(lines(command)))
     if record.interrupted:
         steps.insert(0, Note("The run was interrupted: this record is partial.", marked=True))
-    facts = (
+    facts: tuple[tuple[str, str], ...] = (
         ("subject", record.subject),
         ("digest", digest_of(record)),
         ("record", record.id),
         ("created", record.created),
     )
+    if record.data_alone:
+        facts += (("model", "none: the data alone were looked at"),)
     title = f"{KIND_WORDS[record.kind]}: {show(record.subject, 60)}"
     return Chapter(slug, title, verdict_badge(record), verdict_sentence(record), facts, tuple(steps), tuple(sections))
 

@@ -48,7 +48,8 @@ def _one(record: Record) -> list[str]:
         parts += [escape(words, 400), ""]
     if command:
         parts += [*_code(command), ""]
-    parts += [f"Digest {escape(digest_of(record))}, record {escape(record.id)}", ""]
+    looked = ", no model looked at" if record.data_alone else ""
+    parts += [f"Digest {escape(digest_of(record))}, record {escape(record.id)}{looked}", ""]
     for section in (findings(record), coverage(record), cautions(record)):
         for block in section.blocks if section else ():
             if section and isinstance(block, Table):

@@ -62,13 +62,31 @@ def screen_classes(
     artifact: str,
     run: Run,
 ) -> SampleScores:
-    """Part every class with `split(features [m, d], label)` and collect scores, measures and a scatter.
+    """Part every class by the model's features of its samples; see `part_classes`. Also keeps a scatter.
 
     `compare` adds what only shows between classes; without it, the support that reclassification gives is added.
-    Classes with fewer than MIN_MEMBERS samples, or whose samples are all alike, are unscored, with a caution.
     """
     whole, labels = features_of(model, data, run), data.labels.numpy()
+    found, parts = part_classes(data, whole.features, split, word=artifact, run=run)
+    run.artifact(f"{artifact}-pca", _scatter(parts, run.seed))
+    if compare is not None:
+        rows = compare(list(found.per_class))
+    else:
+        support = reclassify(whole.thumbnails, labels, found.suspected)
+        rows = [_supported(row, support[row.label]) if row.label in support else row for row in found.per_class]
+    return replace(found, per_class=tuple(rows))
+
+
+def part_classes(
+    data: LabelledSet[Images], features: np.ndarray, split: Splitter, *, word: str, run: Run
+) -> tuple[SampleScores, dict[int, Split]]:
+    """Part every class with `split(features [m, d], label)`: scores, suspects and measures, and each class's parts.
+
+    Classes with fewer than MIN_MEMBERS samples, or whose samples are all alike, are unscored, with a caution.
+    """
+    labels = data.labels.numpy()
     scores = np.full(len(labels), np.nan)
+    suspected = np.zeros(len(labels), bool)
     rows: list[ClassScore] = []
     nearest: dict[int, int] = {}
     parts: dict[int, Split] = {}
@@ -78,13 +96,14 @@ def screen_classes(
             run.caution("OS906", f"class {label} has {len(members)} samples, too few to split; left unscored")
             rows.append(ClassScore(label=label, score=None, measures={"n": len(members)}))
             continue
-        features = whole.features[members].astype(np.float32)
-        if _alike(features):
-            run.caution("OS906", f"class {label}: its {len(members)} samples are all alike to the model; left unscored")
+        own = features[members].astype(np.float32)
+        if _alike(own):
+            run.caution("OS906", f"class {label}: its {len(members)} samples are all alike; left unscored")
             rows.append(ClassScore(label=label, score=None, measures={"n": len(members)}))
             continue
-        part = split(features, label)
-        scores[members] = part.scores
+        part = split(own, label)
+        scores[members], suspected[members] = part.scores, part.suspected
+        parts[label] = part
         nearest |= _nearest_unsuspected(part, members)
         # Of the points only what is drawn is kept: those of all classes together grow with the set.
         parts[label] = replace(part, points=_plane(part.points).astype(np.float32))
@@ -95,17 +114,9 @@ def screen_classes(
             "suspected": int(part.suspected.sum()),
         }
         rows.append(ClassScore(label=label, score=part.score, measures=measures))
-        run.progress(label + 1, len(data.classes), artifact)
-    run.artifact(f"{artifact}-pca", _scatter(parts, run.seed))
-    suspected = np.zeros(len(labels), bool)
-    for label, part in parts.items():
-        suspected[labels == label] = part.suspected
-    if compare is not None:
-        rows = compare(rows)
-    else:
-        support = reclassify(whole.thumbnails, labels, suspected)
-        rows = [_supported(row, support[row.label]) if row.label in support else row for row in rows]
-    return SampleScores(tuple(data.ids), torch.from_numpy(scores).float(), suspected, tuple(rows), nearest)
+        run.progress(label + 1, len(data.classes), word)
+    found = SampleScores(tuple(data.ids), torch.from_numpy(scores).float(), suspected, tuple(rows), nearest)
+    return found, parts
 
 
 def _alike(features: np.ndarray) -> bool:
