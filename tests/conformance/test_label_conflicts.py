@@ -82,7 +82,7 @@ def test_pictures_that_are_in_the_set_twice_are_no_conflict_but_for_a_mutant_tha
 def test_the_most_alike_are_found_in_blocks_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = torch.Generator().manual_seed(0)
     directions, labels = _contrasts(torch.rand(70, 3, 8, 8, generator=rng)), torch.arange(70) % 3
-    monkeypatch.setattr(module, "ROWS_AT_ONCE", 16)
+    monkeypatch.setattr(module, "PAIRS_AT_ONCE", 1)
     likeness, twins = _most_alike(directions, labels, Run())
     exact = (directions @ directions.T).masked_fill(labels[:, None] == labels, -2).max(1)
     assert torch.equal(twins, exact.indices) and torch.allclose(likeness, exact.values)

@@ -103,7 +103,6 @@ def part_classes(
             continue
         part = split(own, label)
         scores[members], suspected[members] = part.scores, part.suspected
-        parts[label] = part
         nearest |= _nearest_unsuspected(part, members)
         # Of the points only what is drawn is kept: those of all classes together grow with the set.
         parts[label] = replace(part, points=_plane(part.points).astype(np.float32))

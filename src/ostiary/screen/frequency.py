@@ -73,7 +73,7 @@ class Frequency:
             "smooth triggers, and faint ones of a few frequencies",
             "data compressed after the poison was put in: JPEG at quality 90 hides little, at 75 most",
             "a few per cent of a class poisoned: its samples lead the ranking, but the class is not accused",
-            "a class unlike all others is ranked first without any poison: one of 43 kinds of road sign nears the limit",
+            "a class unlike all others is ranked first without poison: one of 43 kinds of road sign nears the limit",
         ),
         marks=frozenset({"mechanism"}),
     )

@@ -13,11 +13,13 @@ from ostiary.core.protocols import LabelledSet, SampleScores
 from ostiary.core.records import ClassScore
 from ostiary.core.run import Run
 from ostiary.core.types import Images
-from ostiary.screen.classes import ROWS_AT_ONCE, Split, part_classes
+from ostiary.screen.classes import PAIRS_AT_ONCE, Split, part_classes
 from ostiary.screen.pictures import BATCH, large_classes, thumbnail
 
 EQUAL = 0.1
 """Cells agree that differ by less than this share of the picture's own contrast."""
+LEAST_ROWS = 32
+"""Samples held against all others at once, even of a large set: one alone would take the products' speed."""
 LEVEL = 1 / 510
 """Half a level of 8 bits: cells that differ by less agree in any picture."""
 
@@ -100,9 +102,10 @@ def _contrasts(colours: Tensor) -> Tensor:
 def _most_alike(directions: Tensor, labels: Tensor, run: Run) -> tuple[Tensor, Tensor]:
     """The cosine to the most similar sample of another label, and its row, of every sample."""
     likeness, twins = [], []
-    for start in range(0, len(directions), ROWS_AT_ONCE):
+    rows = max(LEAST_ROWS, PAIRS_AT_ONCE // len(directions))
+    for start in range(0, len(directions), rows):
         run.step(start, len(directions), "label conflicts")
-        part = slice(start, start + ROWS_AT_ONCE)
+        part = slice(start, start + rows)
         cosines = directions[part] @ directions.T
         best = cosines.masked_fill_(labels[part, None] == labels, -2.0).max(1)
         likeness.append(best.values)
