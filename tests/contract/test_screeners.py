@@ -25,6 +25,7 @@ CASES = (
     Case(id="screen.label-conflicts"),
     Case(id="screen.label-errors"),
     Case(id="screen.mahalanobis"),
+    Case(id="screen.psbd", tiny={"rate": 0.3}),
     Case(id="screen.scan"),
     Case(id="screen.spectral-signatures"),
     Case(id="screen.spectre"),

@@ -181,6 +181,16 @@ FINDINGS: tuple[Code, ...] = (
         "with `fusion`, since only the first samples learned are named",
     ),
     Code(
+        "OS309",
+        "predictions that dropout does not shift",
+        "Nearly all samples with this label keep their prediction while features are dropped, more than three in four "
+        "trusted samples do: others shift to this class, as they do to a backdoor's target.",
+        "screen.psbd",
+        "the class that a model shifts to when it knows little; a class of simple pictures",
+        "look at the suspect gallery for what some of the samples share; honest samples of the class are suspected "
+        "with them, so screen with `fusion` before leaving any out",
+    ),
+    Code(
         "OS310",
         "samples that keep their label in confusion",
         "The model was trained on until trusted images told it nothing about labels, and samples with this label "

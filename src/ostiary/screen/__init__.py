@@ -10,6 +10,7 @@ METHODS = {
     "screen.label-conflicts": "ostiary.screen.label_conflicts:LabelConflicts",
     "screen.label-errors": "ostiary.screen.label_errors:LabelErrors",
     "screen.mahalanobis": "ostiary.screen.mahalanobis:Mahalanobis",
+    "screen.psbd": "ostiary.screen.psbd:Psbd",
     "screen.scan": "ostiary.screen.scan:Scan",
     "screen.spectral-signatures": "ostiary.screen.spectral_signatures:SpectralSignatures",
     "screen.spectre": "ostiary.screen.spectre:Spectre",
