@@ -61,7 +61,7 @@ class Psbd:
             "a verdict on classes; the paper suspects every sample below the limit, a quarter of honest ones with them",
         ),
         blind_spots=(
-            "honest samples of the target: dropout shifts other classes to it, so that they stay as poison does, or more",
+            "honest samples of the target: dropout shifts other classes to it, so that they stay as poison does",
             "poison that leaves the target steady in itself, as clean-label poison of a shallow network does",
             "on small networks all but patches: of blended, source-specific and all-to-all poison little stays",
             "a class that an unpoisoned model shifts all others to is accused, too",
