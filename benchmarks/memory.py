@@ -48,7 +48,7 @@ IMAGES = {"synthetic": (50_000,), "small": (50_000, 500_000)}
 WIDTHS = {"synthetic": 32, "small": 128, "cifar10": 32}
 """Features of the last layer."""
 TABLE = "peak memory"
-SCREENS = ("spectral-signatures", "activation-clustering", "scan", "fusion")
+SCREENS = ("spectral-signatures", "activation-clustering", "scan", "spectre", "fusion")
 
 
 class Tiny(nn.Module):

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ostiary.core.memory import rows_of
 from ostiary.core.protocols import LabelledSet, SampleScores
 from ostiary.core.records import ClassScore
 from ostiary.core.run import Run
@@ -96,7 +97,7 @@ def part_classes(
             run.caution("OS906", f"class {label} has {len(members)} samples, too few to split; left unscored")
             rows.append(ClassScore(label=label, score=None, measures={"n": len(members)}))
             continue
-        own = features[members].astype(np.float32)
+        own = rows_of(features, members).astype(np.float32)
         if _alike(own):
             run.caution("OS906", f"class {label}: its {len(members)} samples are all alike; left unscored")
             rows.append(ClassScore(label=label, score=None, measures={"n": len(members)}))
@@ -138,10 +139,10 @@ def reclassify(thumbnails: np.ndarray, labels: np.ndarray, suspected: np.ndarray
     turn). About 1 for an ordinary group, near 0 for a group that belongs elsewhere.
     """
     kept = evenly(np.flatnonzero(~suspected), MAX_VOTERS)
-    voters = torch.from_numpy(thumbnails[kept].astype(np.float32))
+    voters = torch.from_numpy(rows_of(thumbnails, kept).astype(np.float32))
 
     def share(rows: np.ndarray, label: int, skip: int) -> float:
-        queries = torch.from_numpy(thumbnails[evenly(rows, MAX_RECLASSIFIED)].astype(np.float32))
+        queries = torch.from_numpy(rows_of(thumbnails, evenly(rows, MAX_RECLASSIFIED)).astype(np.float32))
         votes = labels[kept][_nearest(queries, voters, NEIGHBOURS + skip)[:, skip:].numpy()]
         winner = (votes[:, :, None] == np.arange(labels.max() + 1)).sum(1).argmax(1)
         return float((winner == label).mean())
@@ -169,10 +170,14 @@ def evenly(rows: np.ndarray, most: int) -> np.ndarray:
 def _nearest(queries: Tensor, voters: Tensor, k: int) -> Tensor:
     """The rows [n, k] of the k voters nearest to each query, the nearest first."""
     squares = voters.square().sum(1)
-    # A few at a time: all distances would fill the memory of a large set.
-    rows = max(1, PAIRS_AT_ONCE // len(voters))
-    parts = [(squares - 2 * part @ voters.T).topk(k, largest=False).indices for part in queries.split(rows)]
-    return torch.cat(parts)
+    # A few at a time: all distances would fill the memory of a large set. Always in the same place: small results
+    # between large blocks that come and go would leave holes in the memory which nothing fits into.
+    rows = min(len(queries), max(1, PAIRS_AT_ONCE // len(voters)))
+    place, found = torch.empty(rows, len(voters)), torch.empty(len(queries), k, dtype=torch.long)
+    for part, nearest in zip(queries.split(rows), found.split(rows), strict=True):
+        distances = torch.addmm(squares, part, voters.T, alpha=-2, out=place[: len(part)])
+        nearest[:] = distances.topk(k, largest=False).indices
+    return found
 
 
 def _nearest_unsuspected(part: Split, members: np.ndarray) -> dict[int, int]:

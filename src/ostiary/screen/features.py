@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from ostiary.core.cache import ArrayCache, key_of
+from ostiary.core.memory import let_go
 from ostiary.core.protocols import LabelledSet
 from ostiary.core.run import Run
 from ostiary.core.types import Images
@@ -99,6 +100,7 @@ def _compute(
                 arrays.append(stack.enter_context(cache.write(key, (len(data), part.shape[1]), dtype)))
             for array, part in zip(arrays, parts, strict=True):
                 _fill(array[done : done + len(x)], part)
+                let_go(array)
             done += len(x)
             run.step(done, len(data), "features")
     return SetFeatures(*arrays)

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from ostiary.core.card import Card, Limit, Needs
 from ostiary.core.errors import NotMet
+from ostiary.core.memory import rows_of
 from ostiary.core.protocols import LabelledSet, SampleScores
 from ostiary.core.records import ClassScore
 from ostiary.core.run import Run
@@ -76,7 +77,7 @@ class Scan:
         sure = np.full((len(data.classes), 2), np.nan)
 
         def split(features: np.ndarray, label: int) -> Split:
-            found = odd_group(features, logits[labels == label], label, ruler, self.axes)
+            found = odd_group(features, rows_of(logits, labels == label), label, ruler, self.axes)
             sure[label] = found.sure
             inside, outside = found.points[found.odd].mean(0), found.points[~found.odd].mean(0)
             scores = ((found.points - outside) ** 2).sum(1) - ((found.points - inside) ** 2).sum(1)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import beta
 
+from ostiary.core.memory import rows_of
 from ostiary.core.protocols import LabelledSet
 from ostiary.core.run import Run
 from ostiary.core.types import Images
@@ -95,7 +96,7 @@ def _part(whole: SetFeatures, labels: np.ndarray, ruler: Ruler) -> tuple[np.ndar
         members = np.flatnonzero(labels == label)
         if len(members) < MIN_MEMBERS:
             continue
-        found = odd_group(whole.features[members], whole.logits[members], label, ruler)
+        found = odd_group(rows_of(whole.features, members), rows_of(whole.logits, members), label, ruler)
         j[label], sure[label] = found.parted.j, found.sure
         groups[label] = Group(found.odd, found.points[found.odd].mean(0), found.points[~found.odd].mean(0))
     return stand_out(j, np.bincount(labels, minlength=len(j)), sure, ruler), groups
@@ -124,6 +125,6 @@ def _far_of_suspects(whole: SetFeatures, labels: np.ndarray, groups: dict[int, G
     """The distance that is far, by samples outside the odd groups."""
     found = []
     for label in np.unique(labels).tolist():
-        own = (ruler.centred(whole.features[labels == label].astype(np.float64), label) ** 2).sum(1)
+        own = (ruler.centred(rows_of(whole.features, labels == label).astype(np.float64), label) ** 2).sum(1)
         found.append(own[~groups[label].odd] if label in groups else own)
     return float(np.quantile(np.concatenate(found), QUANTILE))

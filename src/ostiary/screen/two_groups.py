@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import eigh
 
+from ostiary.core.memory import rows_of
 from ostiary.core.protocols import LabelledSet
 from ostiary.core.run import Run
 from ostiary.core.types import Images
@@ -65,7 +66,7 @@ def ruler_of(data: LabelledSet[Images], model: TorchClassifier, trusted: Labelle
 
 def _own_ruler(whole: SetFeatures, labels: np.ndarray, classes: int) -> Within:
     rows = evenly(np.arange(len(labels)), MAX_ROWS)
-    features, labels = whole.features[rows].astype(np.float64), labels[rows]
+    features, labels = rows_of(whole.features, rows).astype(np.float64), labels[rows]
     means = class_means(features, labels, classes)
     ruler = Within(means, whitening(features - means[labels]))
     for _ in range(SETTLE - 1):
