@@ -1,12 +1,14 @@
 """Grid files: what is wrong is named, with a suggestion."""
 
+import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from bench_case import GRID, grid_file
 
-from ostiary.bench.cells import seed_of
+from ostiary.bench.cells import model_spec, seed_of
 from ostiary.bench.grid import read_grid
 from ostiary.bench.runner import make_plan
 from ostiary.core.errors import ConfigError, DataError, FormatError, OstiaryError
@@ -41,6 +43,15 @@ def test_keys_depend_on_what_decides_the_result_and_on_nothing_else(tmp_path: Pa
     budget = make_plan(grid_file(tmp_path, trusted="trusted = [9]"))
     same = {cell.key for cell in one.cells} & {cell.key for cell in budget.cells}
     assert same == {cell.key for cell in one.cells if cell.defence is None}
+
+
+def test_classes_of_a_set_may_be_of_very_different_sizes(tmp_path: Path) -> None:
+    one = make_plan(grid_file(tmp_path))
+    same = make_plan(grid_file(tmp_path, images="imbalance = 1\nimages = 300"))
+    tail = make_plan(grid_file(tmp_path, images="imbalance = 9\nimages = 300"))
+    assert {model.key for model in one.models} == {model.key for model in same.models}
+    assert not {model.key for model in one.models} & {model.key for model in tail.models}
+    assert model_spec(json.loads(json.dumps(asdict(tail.models[0])))) == tail.models[0]
 
 
 def test_roles_share_no_image(tmp_path: Path) -> None:

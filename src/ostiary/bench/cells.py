@@ -41,11 +41,13 @@ class DataSpec:
     trusted_from: Part
     pools: tuple[int, int, int]
     role: Role
+    imbalance: float = 1.0
 
     @cached_property
     def key(self) -> str:
         """What decides the images: content, sizes and role."""
-        own = [self.images, self.set_aside, self.trusted_from, list(self.pools), self.role]
+        own: list[Any] = [self.images, self.set_aside, self.trusted_from, list(self.pools), self.role]
+        own += [self.imbalance] if self.imbalance != 1 else []  # balanced sets keep the keys that they had
         return digest_of(["data", VERSION, list(self.digests), own])
 
     def part_key(self, part: Literal["pool", "test"]) -> str:

@@ -38,7 +38,8 @@ class DataPart(Part):
     `set_aside` images of every class of the part `trusted_from` are kept for trusted sets alone. What
     is left of `train` goes to the pools of the roles develop, calibrate and report (`pools`, in
     images; equal thirds when missing). Every model is trained on `images` images drawn from the pool
-    of the grid's role.
+    of the grid's role; with `imbalance` the sizes of their classes fall off exponentially, the largest having so many
+    times the images of the smallest.
     """
 
     train: str
@@ -47,6 +48,7 @@ class DataPart(Part):
     set_aside: Count
     trusted_from: Literal["train", "test"] = "train"
     pools: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] | None = None
+    imbalance: Annotated[float, Field(ge=1)] = 1.0
 
 
 class ModelPart(Part):

@@ -63,7 +63,8 @@ def _data_spec(name: str, part: DataPart, grid: Grid, path: Path) -> DataSpec:
     if max(grid.trusted) > part.set_aside:
         raise DataError(f"{where}: {max(grid.trusted)} trusted images per class, {part.set_aside} are set aside")
     digests = (opened.digest, held.digest)
-    return DataSpec(name, train, test, digests, part.images, part.set_aside, part.trusted_from, pools, grid.role)
+    own = (part.images, part.set_aside, part.trusted_from, pools, grid.role, part.imbalance)
+    return DataSpec(name, train, test, digests, *own)
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ import torch
 from ostiary.attacks.truth import Poisoned, Truth, load_truth, save_truth
 from ostiary.bench import metrics
 from ostiary.bench.bank import Bank, Stored
+from ostiary.bench.benign import LongTail
 from ostiary.bench.cells import DataSpec, ModelSpec, has_data, model_spec, seed_of
 from ostiary.bench.entries import REACTIVATED
 from ostiary.bench.grid import ROLES
@@ -245,7 +246,9 @@ def _reactivated(kept: Store, model: ModelSpec, subject: TorchClassifier, truth:
 def _drawn(kept: Store, model: ModelSpec) -> ImageSet:
     """The images that a model is trained on, before anything is done to them."""
     pool = PackedSet(kept.set_dir(model.data.part_key("pool")))
-    return pool.subset(stratified_rows(pool.labels, (model.data.images,), seed_of("draw", model.seed))[0])
+    drawn = pool.subset(stratified_rows(pool.labels, (model.data.images,), seed_of("draw", model.seed))[0])
+    factor = model.data.imbalance
+    return LongTail(factor=factor).thin_out(drawn, Run(seed=model.seed)) if factor > 1 else drawn
 
 
 def _test(kept: Store, model: ModelSpec) -> ImageSet:

@@ -154,8 +154,11 @@ TOLD = {
     "beyond": "have the spectrum of a disturbed picture",
     "conflicting": "are nearly equal to a sample with another label",
     "excess": "look like another class",
+    "depth": "are learned far sooner than the rest",
     "far": "lie far from the trusted ones",
+    "kept": "keep their label while the model is confused",
     "share": "are more likely poison than not",
+    "steady": "keep their prediction while features are dropped",
 }
 """What is said of the suspects of a class, by the first measure of the method's limits; else that they are a group."""
 

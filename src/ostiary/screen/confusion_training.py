@@ -49,7 +49,7 @@ class ConfusionTraining:
         needs=Needs(access="gradients", modality="images", training_data=True, trusted_per_class=10),
         cost="600 steps of training on 64 suspect and 64 trusted images, a pass over the data for each round",
         code="OS310",
-        limits=(Limit(measure="share", low=0.02), Limit(measure="suspected", low=5)),
+        limits=(Limit(measure="kept", low=0.02), Limit(measure="suspected", low=5)),
         deviations=(
             "starts from the given model, which has learned the suspect set, not from a fresh one",
             "two rounds that keep a half each, not six down to a hundredth; no fit on what is kept in between",
@@ -79,7 +79,7 @@ class ConfusionTraining:
             own = chances[labels == label]
             suspected = own > SURE
             points = features[:, :2].astype(np.float64)
-            return Split(float(suspected.mean()), "share", own, suspected, points)
+            return Split(float(suspected.mean()), "kept", own, suspected, points)
 
         return screen_classes(data, model, split, lambda rows: rows, artifact=ARTIFACT, run=run)
 

@@ -55,7 +55,7 @@ class Psbd:
         needs=Needs(access="gradients", modality="images", training_data=True, trusted_per_class=10),
         cost="four forward passes over the data, 36 over 2,000 samples of it",
         code="OS309",
-        limits=(Limit(measure="low", low=0.85),),
+        limits=(Limit(measure="steady", low=0.85),),
         deviations=(
             "the rate is chosen on 2,000 samples of the suspect data at most",
             "a verdict on classes; the paper suspects every sample below the limit, a quarter of honest ones with them",
@@ -89,7 +89,7 @@ class Psbd:
 
         def split(features: np.ndarray, label: int) -> Split:
             own = psu[labels == label]
-            return Split(float((own < limit).mean()), "low", -own, own < limit, features)
+            return Split(float((own < limit).mean()), "steady", -own, own < limit, features)
 
         def compare(rows: list[ClassScore]) -> list[ClassScore]:
             return [row.model_copy(update={"measures": {**row.measures, "dropout": rate}}) for row in rows]
