@@ -18,6 +18,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,16 @@ if TYPE_CHECKING:
     from ostiary.bench.runner import Plan
     from ostiary.bench.store import Store
 
-METHODS = ("activation-clustering", "spectral-signatures", "scan", "mahalanobis", "fusion")
+METHODS = (
+    "activation-clustering",
+    "spectral-signatures",
+    "scan",
+    "mahalanobis",
+    "spectre",
+    "beatrix",
+    "confusion-training",
+    "fusion",
+)
 FUSION, STANDARD = METHODS[-1], ("scan", "fusion")
 SHORT = ("accused", "AUROC", "status")
 """What a row tells of the other methods."""
@@ -83,6 +93,7 @@ def examine(store: "Store", model: "ModelSpec", args: argparse.Namespace, record
             "kind": model.kind,
             "attack": model.name,
             "rate": model.rate,
+            "imbalance": model.data.imbalance,
             "attack success": success(store, model),
             "target": truth.target if truth and truth.mapping != "all-to-all" else None,
             "poisoned": Rate(k=int(poisoned.sum()), n=len(poisoned)),
@@ -159,8 +170,10 @@ def _mean(values: Sequence[float]) -> str:
 
 def summarise(records: Records) -> None:
     """Rows of the summary from all others."""
-    for table in (BESIDE, ALONE):
-        rows = [row["figures"] for row in records.document["rows"] if row["table"] == table]
+    for table, imbalanced in product((BESIDE, ALONE), (False, True)):
+        where = f"{table}, classes of very different sizes" if imbalanced else table
+        every = [row["figures"] for row in records.document["rows"] if row["table"] == table]
+        rows = [row for row in every if (row.get("imbalance", 1) > 1) is imbalanced]
         bad = [row for row in rows if row["kind"] == "attack" and (row["attack success"] or 0.0) > WORKS]
         dirty = [row for row in bad if row["attack"] not in CLEAN_LABEL]
         groups = {
@@ -170,11 +183,11 @@ def summarise(records: Records) -> None:
         }
         for name, group in groups.items():
             if group:
-                _found(records, f"{table}: {name}, mean AUROC", group)
+                _found(records, f"{where}: {name}, mean AUROC", group)
         for name, kinds in (("nothing done", ("twin",)), ("hard-benign", ("benign",))):
             group = [row for row in rows if row["kind"] in kinds]
             if group:
-                _false_alarms(records, f"{table}: {name}", group)
+                _false_alarms(records, f"{where}: {name}", group)
     _sum_retrained(records)
 
 
