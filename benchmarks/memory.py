@@ -143,7 +143,12 @@ def screen(folder: Path, which: str, data: Path, methods: tuple[str, ...]) -> in
 def fit(folder: Path, which: str) -> int:
     """Fitting the guard on the trusted images."""
     _checked(
-        fit_guard(_load(folder, which), folder / f"{which}-trusted.parquet", folder / f"{which}-guard.safetensors")
+        fit_guard(
+            _load(folder, which),
+            folder / f"{which}-trusted.parquet",
+            folder / f"{which}-guard.safetensors",
+            method="strip",
+        )
     )
     return peak()
 

@@ -149,11 +149,14 @@ def fit_guard(
     trusted: ImageSet | str | Path,
     out: str | Path,
     *,
-    method: str = "strip",
+    method: str | None = None,
     params: Params | None = None,
     options: Options | None = None,
 ) -> Record:
-    """Fit an inference filter to `model` on trusted samples and save it to `out`."""
+    """Fit an inference filter to `model` on trusted samples and save it to `out`.
+
+    Without a `method` it is the one that does best on the bench of those that model and samples allow.
+    """
     from ostiary.guard.flow import fit
 
     options = options or Options()

@@ -11,7 +11,7 @@ from ostiary.cli import common
 FIT_EPILOG = """\b
 Examples:
   ostiary guard fit model.safetensors --trusted validation/ -o guard.safetensors
-  ostiary guard fit model.safetensors --trusted digits --method mahalanobis -o guard.safetensors
+  ostiary guard fit model.safetensors --trusted digits --method strip -o guard.safetensors
   ostiary guard fit net.pth --arch wrn-16-1 --trusted test.parquet -o guard.safetensors
 """
 
@@ -42,7 +42,7 @@ def command() -> None:
 @click.option("--trusted", metavar="DATA", required=True, help="Samples you trust, with labels.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Draw N of the trusted samples, class by class.")
 @click.option("-o", "out", metavar="FILE", required=True, help="Where the guard goes (safetensors).")
-@click.option("--method", metavar="ID", default="strip", show_default=True, help="Guard to fit.")
+@click.option("--method", metavar="ID", help="Guard to fit (default: mahalanobis; strip where that cannot be).")
 @click.option("--set", "sets", multiple=True, metavar="ID.KEY=VALUE", help="Set a parameter of the guard.")
 @common.model_options
 @common.output_options()

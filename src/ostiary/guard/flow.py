@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ostiary.core.card import Have
-from ostiary.core.catalog import make, resolve
+from ostiary.core.catalog import make, method_class, resolve
 from ostiary.core.files import refuse_existing
 from ostiary.core.protocols import FittedGuard
 from ostiary.core.records import GuardEvidence, Rate, Record, Suspect
@@ -17,6 +17,8 @@ from ostiary.inputs import check_shape, have_of, start
 from ostiary.models.classifier import TorchClassifier
 
 LISTED = 1000
+PREFERRED = ("mahalanobis", "strip")
+"""What is fitted where no method is named: the first that can be, by how well they do on the bench."""
 
 
 def fit(
@@ -24,12 +26,19 @@ def fit(
     trusted: ImageSet,
     out: Path,
     *,
-    method: str,
+    method: str | None,
     params: Mapping[str, Mapping[str, Any]] | None,
     options: Options,
 ) -> Record:
-    """Fit a guard on trusted samples and write it to `out`; raises OstiaryError for unusable inputs."""
+    """Fit a guard on trusted samples and write it to `out`; raises OstiaryError for unusable inputs.
+
+    Without a `method` it is the first of `PREFERRED` whose needs are met.
+    """
     refuse_existing(out)
+    have = have_of(model, trusted)
+    if method is None:
+        fitting = (name for name in PREFERRED if method_class("guard", name).card.needs.unmet(have) is None)
+        method = next(fitting, PREFERRED[0])
     chosen = resolve("guard", method)
     extra = {resolve("guard", name): dict(values) for name, values in (params or {}).items()}
     built = make("guard", chosen, extra.get(chosen, {}))
@@ -38,7 +47,6 @@ def fit(
     def summarise(value: FittedGuard[Images], run: Run) -> GuardEvidence:
         return GuardEvidence(threshold=value.threshold, false_rejection=value.false_rejection, artifact=value.card.name)
 
-    have = have_of(model, trusted)
     outcome = session.execute(built, model, trusted, have=have, summarise=summarise, call="fit")
     if outcome.value is not None:
         outcome.value.save(out)
