@@ -12,7 +12,8 @@ from ostiary.core.decide import decide
 from ostiary.core.errors import NotMet
 from ostiary.core.run import Run
 from ostiary.models.classifier import TorchClassifier
-from ostiary.scan.channel_lipschitz import ChannelLipschitz, channel_bounds, outlier
+from ostiary.models.lipschitz import channel_bounds
+from ostiary.scan.channel_lipschitz import ChannelLipschitz, outlier
 
 
 @pytest.fixture(scope="module")
@@ -34,23 +35,27 @@ def test_without_reference_models_nothing_is_found(lab: Any, edited: Any) -> Non
 
 
 def test_mutant_with_the_bounds_of_other_channels_does_not_see_it(edited: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    norm = torch.linalg.matrix_norm
-    monkeypatch.setattr(torch.linalg, "matrix_norm", lambda kernels, **how: 1 / norm(kernels, **how) ** 2)
+    squares = torch.linalg.eigvalsh
+    monkeypatch.setattr(torch.linalg, "eigvalsh", lambda grams: 1 / squares(grams).clamp(min=1e-9) ** 2)
     bounds = list(channel_bounds(edited).values())[1]
     assert bounds.argmax() < len(bounds) - 2
 
 
-def test_a_bound_is_the_spectral_norm_times_the_gain_of_the_normalisation() -> None:
-    module = nn.Sequential(nn.Conv2d(3, 9, 3), nn.BatchNorm2d(9), nn.ReLU(), nn.Flatten(), nn.Linear(36, 5)).eval()
-    conv, norm = module[0], module[1]
-    assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.running_var is not None
+@pytest.mark.parametrize(("inputs", "size", "groups"), [(3, 3, 1), (20, 3, 1), (12, 1, 1), (12, 3, 4), (9, 3, 9)])
+def test_a_bound_is_the_spectral_norm_times_the_gain_of_the_normalisation(inputs: int, size: int, groups: int) -> None:
+    """Against one singular value decomposition for each channel, of wide and of tall kernels."""
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(inputs, 36, size, groups=groups), nn.BatchNorm2d(36)
+    pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(36, 5)
+    module = nn.Sequential(conv, norm, nn.ReLU(), *pooled).eval()
+    assert norm.running_var is not None
     with torch.no_grad():
         norm.weight.uniform_(-2, 2)
         norm.running_var.uniform_(0.5, 4)
-    bounds = channel_bounds(TorchClassifier(module, None, (3, 4, 4)))["0"]
+    bounds = channel_bounds(TorchClassifier(module, None, (inputs, 4, 4)))["0"]
     gain = (norm.weight / (norm.running_var + norm.eps).sqrt()).abs().detach()
-    for channel in range(9):
-        largest = np.linalg.svd(conv.weight[channel].detach().reshape(3, 9).numpy(), compute_uv=False)[0]
+    for channel in range(36):
+        largest = np.linalg.svd(conv.weight[channel].detach().flatten(1).numpy(), compute_uv=False)[0]
         assert float(bounds[channel]) == pytest.approx(float(largest * gain[channel]), rel=1e-5)
 
 

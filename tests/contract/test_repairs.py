@@ -17,8 +17,9 @@ from ostiary.repair.flow import compare
 from ostiary.training import accuracy
 
 CASES = (
-    Case(id="repair.fine-tuning", tiny={"epochs": 1}),
+    Case(id="repair.clp", tiny={"u": 2.0}),
     Case(id="repair.fine-pruning", tiny={"epochs": 1}),
+    Case(id="repair.fine-tuning", tiny={"epochs": 1}),
     Case(id="repair.trigger-unlearning", tiny={"epochs": 1}),
 )
 
@@ -96,7 +97,7 @@ def test_through_execute(case: Case, small_model: TorchClassifier, trusted: Imag
 
 
 def test_unlearning_without_a_trigger_is_skipped(small_model: TorchClassifier, trusted: ImageSet) -> None:
-    case = CASES[2]
+    case = next(case for case in CASES if case.id == "repair.trigger-unlearning")
     none = ModelEvidence(score=None, per_class=(), examined=())
     outcome = execute(case.build(), small_model, trusted, none, run=case.run(), have=EVERYTHING)
     assert outcome.result.status == "skipped" and outcome.result.reason == "needs a trigger recovered by a scan"

@@ -40,8 +40,13 @@ def fused_inference(classifier: TorchClassifier, *, channels_last: bool = False)
     return fused
 
 
+def norm_names_after(classifier: TorchClassifier) -> dict[str, str]:
+    """The name of the batch normalisation called next on what a convolution gave, by that of the convolution."""
+    return dict(_pairs(classifier))
+
+
 def norms_after(classifier: TorchClassifier) -> dict[str, nn.BatchNorm2d]:
-    """The batch normalisation that is called next on what a convolution gave, by the name of the convolution."""
+    """The same batch normalisations themselves, by the name of the convolution."""
     found = {}
     for conv_name, norm_name in _pairs(classifier):
         norm = classifier.module.get_submodule(norm_name)

@@ -1,7 +1,8 @@
 """Repairs: a new model from a suspicious one; one file per method, one line here."""
 
 METHODS = {
-    "repair.fine-tuning": "ostiary.repair.fine_tuning:FineTuning",
+    "repair.clp": "ostiary.repair.clp:Clp",
     "repair.fine-pruning": "ostiary.repair.fine_pruning:FinePruning",
+    "repair.fine-tuning": "ostiary.repair.fine_tuning:FineTuning",
     "repair.trigger-unlearning": "ostiary.repair.trigger_unlearning:TriggerUnlearning",
 }

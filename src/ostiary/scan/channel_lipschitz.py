@@ -1,12 +1,10 @@
 """Channel Lipschitzness: how far the steepest channel of any convolution lies above the others of its layer."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ostiary.core.card import Card, Limit, Needs
 from ostiary.core.errors import NotMet
@@ -15,7 +13,7 @@ from ostiary.core.records import ModelEvidence
 from ostiary.core.run import Run
 from ostiary.core.types import Images
 from ostiary.models.classifier import TorchClassifier
-from ostiary.models.fuse import norms_after
+from ostiary.models.lipschitz import channel_bounds
 from ostiary.scan.outlier import grubbs
 
 LEAST_CHANNELS = 8
@@ -76,23 +74,6 @@ class ChannelLipschitz:
             per_class=(),
             examined=tuple(f"layer:{name}" for name in known),
         )
-
-
-@torch.no_grad()
-def channel_bounds(model: TorchClassifier) -> Mapping[str, Tensor]:
-    """The Lipschitz bound of every channel of every convolution, by the name of its module."""
-    norms = norms_after(model)
-    found = {}
-    for name, conv in model.module.named_modules():
-        if not isinstance(conv, nn.Conv2d):
-            continue
-        bound = torch.linalg.matrix_norm(conv.weight.double().cpu().flatten(2), ord=2)
-        norm = norms.get(name)
-        if norm is not None and norm.running_var is not None:
-            gain = (norm.running_var + norm.eps).rsqrt().double().cpu()
-            bound = bound * (gain if norm.weight is None else gain * norm.weight.double().cpu().abs())
-        found[name] = bound
-    return found
 
 
 def outlier(bounds: Tensor) -> tuple[float, float] | None:
