@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ostiary.core.errors import ModelError
 from ostiary.core.run import Run
 from ostiary.data import ArraySet, load_uint8
 from ostiary.models.classifier import TorchClassifier
@@ -91,3 +92,39 @@ def test_pruned_channels_stay_at_zero_only_when_held(data: ArraySet, held: bool)
     values = [p.detach() for part in parts for p in (part.weight, part.bias)]
     assert all(value[[1, 2, 4]].any() for value in values)
     assert any(value[channels].any() for value in values) is not held
+
+
+def diverging(data: ArraySet, at: int, run: Run) -> TorchClassifier:
+    """Tuned with a loss that is NaN from step `at` on; an epoch has two steps."""
+    model, losses = fresh(), iter([3.0, 3.0, 1.0, 1.0, 2.0, 2.0, *[1.5] * 9])
+    step = 0
+
+    def backward(x: Tensor, want: Tensor) -> Tensor:
+        nonlocal step
+        step += 1
+        model.logits(x).sum().backward()
+        return torch.tensor(float("nan") if step >= at else next(losses))
+
+    tuning = Tuning(epochs=4, lr=0.01, batch=16)
+    fine_tune(model, load_uint8(data), data.labels, tuning, run=run, label="tuning", backward=backward)
+    return model
+
+
+def test_a_loss_that_diverges_leaves_the_weights_of_the_best_epoch(data: ArraySet) -> None:
+    run = Run()
+    late, later = diverging(data, 7, run), diverging(data, 8, Run())
+    assert late.digest == later.digest, "those after the second epoch"
+    assert not late.module.training
+    (caution,) = run.cautions
+    assert caution.code == "OS917"
+    assert caution.text == (
+        "the loss of tuning is not finite in round 4; the weights after round 2, of the lowest loss, are kept"
+    )
+
+
+def test_a_loss_that_diverges_at_once_is_an_error(data: ArraySet) -> None:
+    with pytest.raises(ModelError, match="not finite in round 1, and there are no better weights"):
+        diverging(data, 2, Run())
+    tuning = Tuning(epochs=3, lr=1e30)
+    with pytest.raises(ModelError, match="not finite in round 2"):
+        fine_tune(fresh(), load_uint8(data), data.labels, tuning, run=Run(), label="tuning")

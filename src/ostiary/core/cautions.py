@@ -138,4 +138,13 @@ CAUTIONS: tuple[Code, ...] = (
         "trusted inputs of another kind than those the model was trained on",
         "fit another guard; `ibd-psc` is for networks of many normalisation layers",
     ),
+    Code(
+        "OS917",
+        "repair diverged",
+        "The loss of a repair stopped being a number. The weights go back to those after the round of the lowest loss "
+        "on the trusted samples, and the repair ends there.",
+        "every repair that trains",
+        "a rate that is too high for the model, or trusted samples of another kind than those it was trained on",
+        "set a lower rate, as in --set fine-tuning.lr=0.003",
+    ),
 )
