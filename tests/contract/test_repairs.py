@@ -17,9 +17,11 @@ from ostiary.repair.flow import compare
 from ostiary.training import accuracy
 
 CASES = (
+    Case(id="repair.anp", tiny={"steps": 20, "tolerance": 0.3}),
     Case(id="repair.clp", tiny={"u": 2.0}),
     Case(id="repair.fine-pruning", tiny={"epochs": 1}),
     Case(id="repair.fine-tuning", tiny={"epochs": 1}),
+    Case(id="repair.rnp", tiny={"steps": 20, "tolerance": 0.3}),
     Case(id="repair.trigger-unlearning", tiny={"epochs": 1}),
 )
 

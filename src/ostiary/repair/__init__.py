@@ -1,8 +1,10 @@
 """Repairs: a new model from a suspicious one; one file per method, one line here."""
 
 METHODS = {
+    "repair.anp": "ostiary.repair.anp:Anp",
     "repair.clp": "ostiary.repair.clp:Clp",
     "repair.fine-pruning": "ostiary.repair.fine_pruning:FinePruning",
     "repair.fine-tuning": "ostiary.repair.fine_tuning:FineTuning",
+    "repair.rnp": "ostiary.repair.rnp:Rnp",
     "repair.trigger-unlearning": "ostiary.repair.trigger_unlearning:TriggerUnlearning",
 }

@@ -68,7 +68,7 @@ def prune_while(
 
     `masks` holds one mask [channels] for each layer, at most 1; a channel whose mask is 1 is never pruned. The search
     ends at the first level whose accuracy on `choose` lies more than `tolerance` below the model's: of all levels that
-    happen to keep it, on so few images, the best is often one that does not.
+    happen to keep it, on so few images, the last is often one that does not.
     """
     listed = sorted((float(m), name, row) for name, mask in masks.items() for row, m in enumerate(mask.tolist()))
     order = [(name, row) for mask, name, row in listed if mask < 1]
