@@ -5,6 +5,10 @@ METHODS = {
     "repair.clp": "ostiary.repair.clp:Clp",
     "repair.fine-pruning": "ostiary.repair.fine_pruning:FinePruning",
     "repair.fine-tuning": "ostiary.repair.fine_tuning:FineTuning",
+    "repair.fst": "ostiary.repair.fst:Fst",
+    "repair.ft-sam": "ostiary.repair.ft_sam:FtSam",
+    "repair.i-bau": "ostiary.repair.i_bau:IBau",
+    "repair.nad": "ostiary.repair.nad:Nad",
     "repair.rnp": "ostiary.repair.rnp:Rnp",
     "repair.trigger-unlearning": "ostiary.repair.trigger_unlearning:TriggerUnlearning",
 }
