@@ -18,7 +18,7 @@ from ostiary.training import accuracy
 
 CASES = (
     Case(id="repair.anp", tiny={"steps": 20, "tolerance": 0.3}),
-    Case(id="repair.clp", tiny={"u": 2.0}),
+    Case(id="repair.clp", instant=True, tiny={"u": 2.0}),
     Case(id="repair.fine-pruning", tiny={"epochs": 1}),
     Case(id="repair.fine-tuning", tiny={"epochs": 1}),
     Case(id="repair.fst", tiny={"epochs": 10}),
@@ -100,6 +100,15 @@ def test_through_execute(case: Case, small_model: TorchClassifier, trusted: Imag
     assert set(found.before) == set(found.after) == {"accuracy", "flip rate of the recovered trigger"}
     assert len(found.per_class_before) == len(found.per_class_after) == 10
     check_json(outcome.result)
+
+
+@by_id(tuple(case for case in CASES if not case.instant))
+def test_a_passed_deadline_is_told_and_leaves_no_model(
+    case: Case, small_model: TorchClassifier, trusted: ImageSet, evidence: ModelEvidence
+) -> None:
+    outcome = execute(case.build(), small_model, trusted, evidence, run=Run(deadline=0.0), have=EVERYTHING)
+    assert outcome.result.status == "partial" and outcome.value is None
+    assert outcome.result.reason and outcome.result.reason.startswith("the time limit passed during ")
 
 
 def test_unlearning_without_a_trigger_is_skipped(small_model: TorchClassifier, trusted: ImageSet) -> None:

@@ -13,7 +13,7 @@ from ostiary.data import ArraySet
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.zoo import build
 from ostiary.repair import fine_tuning, flow
-from ostiary.repair.flow import too_many
+from ostiary.repair.flow import gentler, too_many
 from ostiary.training import Recipe, accuracy, train
 
 
@@ -32,6 +32,18 @@ from ostiary.training import Recipe, accuracy, train
 )
 def test_a_loss_is_too_much_when_chance_does_not_explain_it(lost: int, n: int, max_loss: float, refused: bool) -> None:
     assert too_many(lost, n, max_loss) is refused
+
+
+@pytest.mark.parametrize(
+    ("method", "hint"),
+    [
+        ("clp", "prune less, as in --set clp.u=4"),
+        ("anp", "prune less, as in --set anp.tolerance=0.01"),
+        ("nad", "try a lower rate, as in --set nad.lr=0.003"),
+    ],
+)
+def test_a_refusal_says_what_to_set(method: str, hint: str) -> None:
+    assert gentler(f"repair.{method}") == hint
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ostiary.core.errors import ModelError
+from ostiary.core.errors import ModelError, NotMet
 from ostiary.core.run import Run
 from ostiary.data import ArraySet, load_uint8
 from ostiary.models.classifier import TorchClassifier
@@ -128,3 +128,8 @@ def test_a_loss_that_diverges_at_once_is_an_error(data: ArraySet) -> None:
     tuning = Tuning(epochs=3, lr=1e30)
     with pytest.raises(ModelError, match="not finite in round 2"):
         fine_tune(fresh(), load_uint8(data), data.labels, tuning, run=Run(), label="tuning")
+
+
+def test_too_few_images_are_told(data: ArraySet) -> None:
+    with pytest.raises(NotMet, match="of so few, 1 are left"):
+        tuned(data.subset([0]))

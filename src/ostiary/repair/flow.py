@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from scipy.stats import binom
 
-from ostiary.core.catalog import make, resolve
+from ostiary.core.catalog import make, method_class, resolve
 from ostiary.core.decide import patches_found, verdict
 from ostiary.core.errors import ConfigError, DataError, FormatError
 from ostiary.core.files import refuse_existing
@@ -111,10 +111,7 @@ def _conclude(
     lost = before.k - after.k
     fell = f"accuracy fell by {100 * lost / before.n:.1f} points ({lost} of {before.n} images kept apart)"
     if too_many(lost, before.n, max_loss):
-        session.config["refused"] = (
-            f"{fell}, more than --max-loss {max_loss:g}; "
-            f"try a lower rate, as in --set {session.asked[0].partition('.')[2]}.lr=0.003"
-        )
+        session.config["refused"] = f"{fell}, more than --max-loss {max_loss:g}; {gentler(session.asked[0])}"
         return
     if lost > max_loss / 100 * before.n:
         session.caution("OS909", f"{fell}, which so few cannot tell from the limit of {max_loss:g}")
@@ -128,6 +125,14 @@ def _conclude(
     )
     session.config["out"] = str(out)
     session.digests["repaired"] = repaired.digest
+
+
+def gentler(method: str) -> str:
+    """How to set a repair, given by its id, so that it changes the model less."""
+    known = {field.name for field in dataclasses.fields(method_class("repair", method))}
+    gentle = {"tolerance": "prune less, as in {}.tolerance=0.01", "u": "prune less, as in {}.u=4"}
+    words = next((words for name, words in gentle.items() if name in known), "try a lower rate, as in {}.lr=0.003")
+    return words.format(f"--set {method.partition('.')[2]}")
 
 
 def too_many(lost: int, n: int, max_loss: float) -> bool:

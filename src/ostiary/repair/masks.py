@@ -78,8 +78,6 @@ def learn_masks(
 
     Raises NotMet for fewer than two images, and for a model without a convolution.
     """
-    if len(data) < 2:
-        raise NotMet(f"needs more trusted images: of so few, {len(data)} are left to learn masks from")
     masks = {name: torch.ones(n, device=run.device, requires_grad=True) for name, n in prunable(model).items()}
     sums = {name: torch.zeros_like(mask, requires_grad=False) for name, mask in masks.items()}
     if not masks:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ostiary.core.errors import ModelError
+from ostiary.core.errors import ModelError, NotMet
 from ostiary.core.run import Run
 from ostiary.core.types import Images, Labels
 from ostiary.models.classifier import TorchClassifier
@@ -93,8 +93,10 @@ def fine_tune(
     after each optimiser step, to hold pruned weights at zero. When the loss is no longer finite, the weights go back to
     those after the epoch of the lowest loss, with a caution.
 
-    Raises ModelError when that happens before there are any to go back to, and OutOfTime.
+    Raises ModelError when that happens before there are any to go back to, NotMet for fewer than two images, and
+    OutOfTime.
     """
+    _enough(labels)
     module = model.module
     optimizer = torch.optim.SGD(
         module.parameters(), lr=tuning.lr, momentum=tuning.momentum, weight_decay=tuning.weight_decay, nesterov=True
@@ -135,14 +137,23 @@ def fine_tune(
 def batches_for(
     pixels: Tensor, labels: Labels, tuning: Tuning, *, steps: int, rng: torch.Generator, device: torch.device
 ) -> Iterator[tuple[Images, Labels]]:
-    """As many batches as there are `steps`, from as many epochs as they take; `tuning` gives their size and shifts."""
-    left = steps if len(labels) > 1 else 0
+    """As many batches as there are `steps`, from as many epochs as they take; `tuning` gives their size and shifts.
+
+    Raises NotMet for fewer than two images.
+    """
+    _enough(labels)
+    left = steps
     while left > 0:
         for x, y in _epoch(pixels, labels, tuning, rng, device):
             yield x, y
             left -= 1
             if not left:
                 return
+
+
+def _enough(labels: Labels) -> None:
+    if len(labels) < 2:
+        raise NotMet(f"needs more trusted images: of so few, {len(labels)} are left to learn from")
 
 
 def _epoch(
