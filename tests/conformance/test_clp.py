@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -39,8 +40,8 @@ def test_it_closes_a_backdoor_of_a_few_steep_channels(lab: Any, edited: Poisoned
 def test_mutant_with_the_inverse_bounds_does_not(
     lab: Any, edited: PoisonedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    squares = torch.linalg.eigvalsh
-    monkeypatch.setattr(torch.linalg, "eigvalsh", lambda grams: 1 / squares(grams).clamp(min=1e-9) ** 2)
+    squares = np.linalg.eigvalsh
+    monkeypatch.setattr(np.linalg, "eigvalsh", lambda grams: 1 / squares(grams).clip(min=1e-9) ** 2)
     assert not closes(lab, edited)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,10 +23,12 @@ def channel_bounds(model: TorchClassifier) -> Mapping[str, Tensor]:
     for name, conv in model.module.named_modules():
         if not isinstance(conv, nn.Conv2d):
             continue
-        kernel = conv.weight.double().cpu().flatten(2)
+        kernel = conv.weight.double().cpu().flatten(2).numpy()
         if kernel.shape[1] < kernel.shape[2]:
-            kernel = kernel.transpose(1, 2)
-        bound = torch.linalg.eigvalsh(kernel.transpose(1, 2) @ kernel)[:, -1].clamp(min=0).sqrt()
+            kernel = kernel.transpose(0, 2, 1)
+        # NumPy's, since torch's threads wait for each other at every one of the thousands of small matrices.
+        largest = np.linalg.eigvalsh(np.matmul(kernel.transpose(0, 2, 1), kernel))[:, -1]
+        bound = torch.from_numpy(largest).clamp(min=0).sqrt()
         norm = norms.get(name)
         if norm is not None and norm.running_var is not None:
             gain = (norm.running_var + norm.eps).rsqrt().double().cpu()
