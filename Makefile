@@ -11,9 +11,11 @@ BENCHMARKS := train scan classes memory demo cifar published scanners peer refer
 demo: $(VENV)/.package
 	$(BIN)/ostiary demo
 
-# One thread: the tests are many small tensors, and results do not depend on the machine's cores.
+# One thread a process: the tests are many small tensors, and results do not depend on the machine's cores. Files of
+# tests share models that are trained once in a process, so that more processes than these gain little.
+WORKERS ?= 2
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
