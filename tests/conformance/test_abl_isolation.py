@@ -16,9 +16,10 @@ from ostiary.core.protocols import SampleScores
 from ostiary.core.records import ClassScore
 from ostiary.core.run import Run
 from ostiary.models.classifier import TorchClassifier
-from ostiary.screen.abl_isolation import AblIsolation, _judged, ascent_step, losses_of
+from ostiary.screen.abl_isolation import AblIsolation, _judged, losses_of
 from ostiary.screen.summary import suspects_of
 from ostiary.training import Recipe
+from ostiary.training.ascent import ascent_step
 from ostiary.training.loop import Step
 
 
@@ -47,7 +48,7 @@ def test_no_class_of_the_unpoisoned_set_is_accused_though_some_are_easy(lab: Any
 
 def test_mutant_whose_sign_turns_sample_by_sample_fails(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """It drives the poison up to gamma, so that something else is isolated."""
-    from ostiary.screen import abl_isolation as module
+    from ostiary.training import ascent as module
 
     def each(gamma: float, recipe: Recipe, device: torch.device) -> Step:
         def step(model: TorchClassifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

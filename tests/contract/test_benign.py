@@ -1,16 +1,13 @@
 """One table for the trainings of hard-benign models."""
 
-import dataclasses
 from typing import Any
 
 import pytest
 import torch
 from contract_case import Case, by_id, check_class, check_skips
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from ostiary.bench import benign
-from ostiary.bench.benign import METHODS, BenignTraining, LongTail, Mixup, Shortcut, Watermark
+from ostiary.bench.benign import METHODS, BenignTraining, LongTail, Shortcut, Watermark
 from ostiary.core.errors import ConfigError, DataError
 from ostiary.core.run import Run
 from ostiary.data import ArraySet, ImageSet, load_uint8
@@ -70,26 +67,6 @@ def test_it_differs_from_plain_training(case: Case, trusted: ImageSet, monkeypat
     made(case, trusted)
     ((data, step),) = seen
     assert (data is not trusted) != (step is not None), "either the set is changed or what is learnt from a batch"
-
-
-def test_mixup_learns_the_mixture() -> None:
-    layer = nn.Linear(4, 3)
-    model = TorchClassifier(nn.Sequential(nn.Flatten(), layer), 3, (1, 2, 2))
-    caught: list[Tensor] = []
-    layer.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0].detach()))
-    x, y = torch.rand(6, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1, 2])
-    recipe = dataclasses.replace(BRIEF, label_smoothing=0.0)
-    loss, hits = Mixup(alpha=1e6).step(recipe, Run())(model, x, y)
-    other = torch.randperm(6, generator=Run().generator("mixup"))
-    mixed = (x.flatten(1) + x[other].flatten(1)) / 2
-    assert torch.allclose(caught[0], mixed, atol=1e-2), "a Beta of 1e6 is all but one half"
-    with torch.no_grad():
-        logits = layer(caught[0])
-    want = (cross_entropy(logits, y) + cross_entropy(logits, y[other])) / 2
-    assert torch.allclose(loss, want, atol=1e-2) and not loss.requires_grad
-    right = (logits.argmax(1) == y).float() + (logits.argmax(1) == y[other]).float()
-    assert float(hits) == pytest.approx(float(right.sum()) / 2, abs=0.05)
-    assert layer.weight.grad is not None and layer.weight.grad.any()
 
 
 def test_a_long_tail_falls_off_exponentially() -> None:

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import cross_entropy, interpolate
+from torch.nn.functional import interpolate
 
 from ostiary.core.card import Card, Needs
 from ostiary.core.errors import DataError
@@ -16,8 +15,8 @@ from ostiary.core.types import Images, Labels
 from ostiary.data import ArraySet, load_uint8, to_uint8, to_unit
 from ostiary.data.base import ImageSet
 from ostiary.models.classifier import TorchClassifier
-from ostiary.perturb.pgd import pgd
-from ostiary.training.loop import Recipe, Step, autocast, plain_step, train
+from ostiary.training.loop import Recipe, train
+from ostiary.training.steps import adversarial_step, mixture_step, weighted_mean
 
 METHODS = {
     "benign.adversarial": "ostiary.bench.benign:AdversarialTraining",
@@ -65,13 +64,8 @@ class AdversarialTraining:
 
     def train(self, model: TorchClassifier, clean: ImageSet, recipe: Recipe, /, *, run: Run) -> TorchClassifier:
         """Train `model` in place."""
-        learn, rng = plain_step(recipe, run.device), run.generator("adversarial")
-
-        def step(model: TorchClassifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            with autocast(run.device, recipe.precision):
-                x = pgd(model, x, y, eps=self.eps, step=1.25 * self.eps, steps=1, rng=rng)
-            return learn(model, x, y)
-
+        rng = run.generator("adversarial")
+        step = adversarial_step(recipe, run.device, eps=self.eps, length=1.25 * self.eps, steps=1, rng=rng)
         return train(model, clean, recipe, run=run, step=step).model
 
 
@@ -97,27 +91,9 @@ class Mixup:
 
     def train(self, model: TorchClassifier, clean: ImageSet, recipe: Recipe, /, *, run: Run) -> TorchClassifier:
         """Train `model` in place; the accuracy told on the way is that of the mixed labels."""
-        return train(model, clean, recipe, run=run, step=self.step(recipe, run)).model
-
-    def step(self, recipe: Recipe, run: Run) -> Step:
-        """What is learnt from one batch."""
         rng = run.generator("mixup")
-        # torch draws no Beta from a generator of its own.
-        weights = np.random.default_rng(rng.initial_seed())
-
-        def step(model: TorchClassifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            weight = float(weights.beta(self.alpha, self.alpha))
-            other = torch.randperm(len(y), generator=rng).to(y.device)
-            with autocast(run.device, recipe.precision):
-                logits = model.logits(weight * x + (1 - weight) * x[other]).float()
-            losses = [cross_entropy(logits, to, label_smoothing=recipe.label_smoothing) for to in (y, y[other])]
-            loss = weight * losses[0] + (1 - weight) * losses[1]
-            loss.backward()
-            predicted = logits.argmax(1)
-            hits = weight * (predicted == y).sum() + (1 - weight) * (predicted == y[other]).sum()
-            return loss.detach(), hits
-
-        return step
+        step = mixture_step(recipe, run.device, mix=weighted_mean, alpha=self.alpha, rng=rng)
+        return train(model, clean, recipe, run=run, step=step).model
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,12 +4,9 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import numpy as np
-import torch
 from pydantic import Field
 from scipy.special import logsumexp
 from scipy.stats import hypergeom
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from ostiary.core.card import Card, Limit, Needs
 from ostiary.core.protocols import LabelledSet, SampleScores
@@ -19,13 +16,10 @@ from ostiary.core.types import Images
 from ostiary.models.classifier import TorchClassifier
 from ostiary.screen.classes import Split, by_id, screen_classes
 from ostiary.screen.features import features_of
+from ostiary.training.ascent import train_by_ascent
 from ostiary.training.flow import fresh_as
-from ostiary.training.loop import Recipe, Step, autocast, train
 
 ARTIFACT = "abl-isolation"
-BATCH = 64
-STEPS = 400
-"""Steps of training at least, on sets so small that the epochs give fewer."""
 LOW, HIGH = 0.05, 0.9
 """The quantiles of a class's losses whose ratio is its depth."""
 LEAST_LOSS = 1e-9
@@ -79,9 +73,7 @@ class AblIsolation:
         """Train a network of the model's architecture and score every sample with minus its loss."""
         ordered, _ = by_id(data)
         fresh = fresh_as(model, ordered, seed=run.seed)
-        epochs = max(self.epochs, -(-STEPS * BATCH // len(data)))
-        recipe = Recipe(epochs=epochs, batch=BATCH, lr=0.02, weight_decay=1e-4, padding=0, flip=False)
-        train(fresh, ordered, recipe, run=run, step=ascent_step(self.gamma, recipe, run.device))
+        train_by_ascent(fresh, ordered, gamma=self.gamma, epochs=self.epochs, run=run)
         labels = data.labels.numpy()
         losses = losses_of(features_of(fresh, data, run).logits, labels)
         lowest = np.zeros(len(losses), bool)
@@ -99,19 +91,6 @@ class AblIsolation:
             return [_judged(row, depths, int(lowest.sum()), len(losses)) for row in rows]
 
         return screen_classes(data, fresh, split, compare, artifact=ARTIFACT, run=run)
-
-
-def ascent_step(gamma: float, recipe: Recipe, device: torch.device) -> Step:
-    """A step of local gradient ascent: up where the mean cross-entropy of a batch is below gamma, else down."""
-
-    def step(model: TorchClassifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        with autocast(device, recipe.precision):
-            logits = model.logits(x)
-        loss = cross_entropy(logits.float(), y)
-        (torch.sign(loss.detach() - gamma) * loss).backward()
-        return loss.detach(), (logits.argmax(1) == y).sum()
-
-    return step
 
 
 def losses_of(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

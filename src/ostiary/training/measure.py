@@ -2,12 +2,14 @@
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from ostiary.core.protocols import LabelledSet, Predictor
 from ostiary.core.records import Rate
 from ostiary.core.run import Run
 from ostiary.core.types import Images, Labels
-from ostiary.data.base import as_image_set, batch_size
+from ostiary.data.base import ImageSet, as_image_set, batch_size
+from ostiary.models.classifier import TorchClassifier
 
 
 def predicted(model: Predictor[Images], x: Images, /) -> Labels:
@@ -26,6 +28,19 @@ def predictions(model: Predictor[Images], data: LabelledSet[Images], /, *, run: 
         if run is not None:
             run.step(done, len(data), "predicting")
     return torch.cat(found) if found else torch.empty(0, dtype=torch.long)
+
+
+@torch.no_grad()
+def sample_losses(model: TorchClassifier, data: ImageSet, /, *, run: Run) -> Tensor:
+    """The cross-entropy [n] of every sample under the label it carries, in order; tells `run` how far it is."""
+    found: list[Tensor] = []
+    done = 0
+    for x, y in data.batches(batch_size(data.shape)):
+        logits = model.logits(x.to(model.device)).float()
+        found.append(cross_entropy(logits, y.to(logits.device), reduction="none").cpu())
+        done += len(x)
+        run.step(done, len(data), "losses")
+    return torch.cat(found)
 
 
 def rate(hits: Tensor) -> Rate:
