@@ -39,7 +39,10 @@ def test_the_example_runs(tmp_path: Path) -> None:
     assert method.card.id in TEXT.split("```")[2], "the line for METHODS and the row name the card's id"
 
 
-@pytest.mark.parametrize("page", ["architecture.md", "cli.md", "metrics.md", "conformance.md", "scan.md", "screen.md"])
+PAGES = ("architecture", "cli", "metrics", "conformance", "scan", "screen", "harden")
+
+
+@pytest.mark.parametrize("page", [f"{name}.md" for name in PAGES])
 def test_links_between_pages_lead_somewhere(page: str) -> None:
     file = Path(__file__).parents[1] / "docs" / page
     for target in re.findall(r"\]\(([^)#:]+)\)", file.read_text(encoding="utf-8")):

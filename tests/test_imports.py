@@ -17,6 +17,7 @@ PUBLIC = {
     "Rate",
     "Record",
     "fit_guard",
+    "harden_training",
     "load",
     "repair_model",
     "scan_model",

@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "scan_model": "ostiary.api",
     "screen_data": "ostiary.api",
+    "harden_training": "ostiary.api",
     "repair_model": "ostiary.api",
     "fit_guard": "ostiary.api",
     "load": "ostiary.api",
@@ -29,6 +30,7 @@ __all__ = [
     "Rate",
     "Record",
     "fit_guard",
+    "harden_training",
     "load",
     "repair_model",
     "scan_model",
@@ -36,7 +38,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from ostiary.api import fit_guard, load, repair_model, scan_model, screen_data
+    from ostiary.api import fit_guard, harden_training, load, repair_model, scan_model, screen_data
     from ostiary.core.records import Caution, Finding, MethodResult, Rate, Record
 
 

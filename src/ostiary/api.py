@@ -1,4 +1,4 @@
-"""The verbs: scan a model, screen a data set, repair a model, fit a guard. Each returns a Record."""
+"""The verbs: scan a model, screen a data set, repair a model, fit a guard, harden a training. Each returns a Record."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -18,10 +18,11 @@ from ostiary.models.classifier import TorchClassifier
 from ostiary.models.load import load_model as load
 from ostiary.scan.calibration import null_for
 from ostiary.scan.health import known
+from ostiary.training import Recipe
 
 Params = Mapping[str, Mapping[str, Any]]
 
-__all__ = ["Options", "fit_guard", "load", "repair_model", "scan_model", "screen_data"]
+__all__ = ["Options", "fit_guard", "harden_training", "load", "repair_model", "scan_model", "screen_data"]
 
 
 def scan_model(
@@ -161,3 +162,33 @@ def fit_guard(
 
     options = options or Options()
     return fit(open_model(model, options), open_set(trusted), Path(out), method=method, params=params, options=options)
+
+
+def harden_training(
+    data: ImageSet | str | Path,
+    out: str | Path,
+    *,
+    method: str,
+    params: Params | None = None,
+    arch: str = "small-cnn",
+    width: int | None = None,
+    recipe: Recipe | None = None,
+    trusted: ImageSet | str | Path | None = None,
+    test: ImageSet | str | Path | None = None,
+    options: Options | None = None,
+) -> Record:
+    """Train a zoo model on suspect data so that poison does not take, and write it; see `ostiary.harden.flow`."""
+    from ostiary.harden.flow import harden
+
+    return harden(
+        open_set(data),
+        Path(out),
+        method=method,
+        params=params,
+        arch=arch,
+        width=width,
+        recipe=recipe or Recipe(),
+        trusted=None if trusted is None else open_set(trusted),
+        test=None if test is None else open_set(test),
+        options=options or Options(),
+    )

@@ -55,6 +55,10 @@ def poison(attack: str, *more: str) -> list[str]:
     return ["poison", "digits", "--attack", attack, "-o", "new", *more]
 
 
+def harden(data: str, *more: str) -> list[str]:
+    return ["harden", data, "--method", "abl", "-o", "new.safetensors", *more]
+
+
 BAD = {
     "missing model": Bad(scan("nowhere.safetensors"), "no such file: 'nowhere.safetensors'"),
     "missing data": Bad(trusting("nowhere"), "no such file or folder: 'nowhere'"),
@@ -107,6 +111,14 @@ BAD = {
     "train one class": Bad(["train", "one.npz", "-o", "new.safetensors"], "has samples of 1 class"),
     "train without a folder": Bad(["train", "digits", "-o", "nowhere/new.safetensors"], "no folder 'nowhere'"),
     "train over a model": Bad(["train", "digits", "-o", "m.safetensors"], "'m.safetensors' exists already"),
+    "harden one class": Bad(harden("one.npz"), "has samples of 1 class"),
+    "harden without a folder": Bad([*harden("digits"), "-o", "nowhere/new.safetensors"], "no folder 'nowhere'"),
+    "harden with an unknown method": Bad(harden("digits", "--method", "alb"), "no harden method is called 'alb'"),
+    "harden with an unknown key": Bad(harden("digits", "--set", "abl.x=1"), "has no parameter 'x'"),
+    "harden, other trusted classes": Bad(harden("digits", "--trusted", "seven.npz"), "has classes"),
+    "harden, other test classes": Bad(harden("digits", "--test", "seven.npz"), "has 7 classes, the model 10"),
+    "harden, unknown architecture": Bad(harden("digits", "--arch", "small-cn"), "unknown architecture"),
+    "harden with the sealed truth": Bad(harden("poisoned.truth"), "may not open sealed truth", code=3),
 }
 UNSEALED = {
     "unknown attack": Bad(["poison", "digits", "--attack", "badnet", "-o", "new"], "no attack method is called"),

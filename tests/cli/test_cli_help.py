@@ -92,6 +92,8 @@ def test_every_command_takes_the_global_options() -> None:
         (["screen", "x", "--export-suspects", "there.html"], "'there.html' exists already", "another name"),
         (["screen", "x", "--export-kept", "there.html"], "'there.html' exists already", "another name"),
         (["train", "x", "-o", "there.html"], "'there.html' exists already", "another name"),
+        (["harden", "x", "--method", "abl", "-o", "there.html"], "'there.html' exists already", "another name"),
+        (["harden", "x", "-o", "new.safetensors"], "missing option '--method'", "--help"),
         (["repair", "x", "--trusted", "x", "-o", "there.html"], "'there.html' exists already", "another name"),
         (["guard", "fit", "x", "--trusted", "x", "-o", "there.html"], "'there.html' exists already", "another name"),
         (["report", "nope", "-o", "there.html"], "'there.html' exists already", "another name"),

@@ -120,6 +120,7 @@ def test_everything_else_works_as_before(place: Path) -> None:
         held("screen", lambda: __import__("ostiary.screen.spectral_signatures"))
         held("repair", lambda: __import__("ostiary.repair.flow"))
         held("guard", lambda: __import__("ostiary.guard.flow"))
+        held("harden", lambda: __import__("ostiary.harden.flow"))
         held("api", lambda: __import__("ostiary.api"))
         held("report", lambda: __import__("ostiary.report.render"))
         held("truth in a name", lambda: open("my.truth.txt", "w").close() or os.remove("my.truth.txt"))

@@ -171,7 +171,7 @@ def test_a_scan_that_names_many_classes_says_so(classes: int, cautioned: bool) -
 def test_only_some_verbs_are_judged() -> None:
     for kind, verdict in (("scan", "incomplete"), ("screen", "incomplete"), ("repair", "incomplete")):
         assert session(kind).finish().verdict == verdict  # type: ignore[arg-type]  # a plain loop over kinds
-    for kind in ("guard", "train", "evaluate"):
+    for kind in ("guard", "harden", "train", "evaluate"):
         assert session(kind).finish().verdict is None  # type: ignore[arg-type]  # a plain loop over kinds
 
 

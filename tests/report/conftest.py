@@ -289,6 +289,17 @@ def evaluate_record(folder: Path) -> Pair:
     return record("evaluate", (result("evaluate.rates", evidence),), None), folder
 
 
+def harden_record(folder: Path) -> Pair:
+    evidence = RatesEvidence(
+        rates={
+            "samples that get the label they carry": Rate(k=1150, n=1212),
+            "suspected samples that get the label they carry": Rate(k=1, n=12),
+        },
+        selected={"unlearning": "60 steps, until isolated samples had lost their label"},
+    )
+    return record("harden", (result("harden.abl", evidence),), None), folder
+
+
 def guard_record(folder: Path) -> Pair:
     rng = np.random.default_rng(5)
     trusted = rng.normal(-1.4, 0.25, 500)
@@ -310,6 +321,7 @@ MAKERS: dict[str, Callable[[Path], Pair]] = {
     "repair": repair_record,
     "evaluate": evaluate_record,
     "guard": guard_record,
+    "harden": harden_record,
 }
 
 

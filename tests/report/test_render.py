@@ -76,6 +76,7 @@ BLOCKS = {
     "repair": ["accuracy", "−96.0 points", "Accuracy per class", "trusted, selection half", "ostiary scan NEW"],
     "evaluate": ["attack success rate", "98.9 % [98.4, 99.3] 1,781 of 1,800", "0.0812", "Accuracy per class"],
     "guard": ["false rejection of trusted samples", "1.2 % [0.6, 2.6] 6 of 500", "limit −0.85", "trusted (n 500)"],
+    "harden": ["8.3 % [1.5, 35.4] 1 of 12", "until isolated samples had lost their label", "ostiary scan NEW"],
 }
 
 

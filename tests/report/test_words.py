@@ -42,6 +42,7 @@ def test_full_coverage_still_promises_nothing(make):
         ("twin", ""),
         ("screen", "ostiary screen DATA --export-suspects ids.csv"),
         ("repair", "ostiary scan NEW.safetensors --trusted DATA"),
+        ("harden", "ostiary scan NEW.safetensors --trusted DATA"),
         ("evaluate", ""),
     ],
 )

@@ -22,6 +22,7 @@ COMMANDS = {
     "screen": "rank the samples of a suspect data set",
     "repair": "write a repaired copy of a model and scan it again",
     "guard": "fit an input filter, or score inputs with it",
+    "harden": "train on suspect data so that poison does not take",
     "poison": "write a poisoned copy of a data set, with its sealed truth",
     "train": "train a zoo model on a data set",
     "evaluate": "measure accuracy, attack success and robust accuracy",

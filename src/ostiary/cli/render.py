@@ -86,7 +86,8 @@ def _evidence(result: MethodResult) -> list[str]:
         return rows + [f"  {name}: {text}" for name, text in evidence.selected.items()]
     if isinstance(evidence, RatesEvidence):
         rows = [f"  {name}: {rate}" for name, rate in evidence.rates.items()]
-        return rows + [f"  {name}: {value:.6g}" for name, value in evidence.measures.items()]
+        rows += [f"  {name}: {value:.6g}" for name, value in evidence.measures.items()]
+        return rows + [f"  {name}: {text}" for name, text in evidence.selected.items()]
     if isinstance(evidence, GuardEvidence):
         rows = [f"  limit {evidence.threshold:.4f}"]
         rows += [f"  false rejection on trusted inputs: {evidence.false_rejection}"] if evidence.false_rejection else []

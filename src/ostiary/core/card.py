@@ -99,7 +99,7 @@ class Card:
 
     @property
     def verb(self) -> str:
-        """The second-last part of the id: scan, screen, repair, guard, attack, perturb or benign."""
+        """The second-last part of the id: scan, screen, repair, guard, harden, attack, perturb or benign."""
         return self.id.split(".")[-2]
 
     @property

@@ -21,6 +21,7 @@ PACKAGES = {
     "screen": "ostiary.screen",
     "repair": "ostiary.repair",
     "guard": "ostiary.guard",
+    "harden": "ostiary.harden",
     "attack": "ostiary.attacks",
     "perturb": "ostiary.perturb",
     "benign": "ostiary.bench.benign",

@@ -109,6 +109,19 @@ class Repaired:
     selected: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Hardened:
+    """A model trained on suspect data, and what was chosen on the way.
+
+    `selected` names each choice and what it was made on. `suspected` [n] marks the samples of the suspect set that the
+    method would not learn from as they are; None where it sets none apart.
+    """
+
+    model: Any
+    selected: dict[str, str] = field(default_factory=dict)
+    suspected: np.ndarray | None = None
+
+
 class Method(Protocol):
     """What all methods share: a frozen dataclass whose fields are its hyper-parameters."""
 
@@ -186,6 +199,19 @@ class Repair(Protocol):
 
 
 @runtime_checkable
+class Hardening(Protocol):
+    """Trains on suspect data so that poison does not take.
+
+    `fresh` is an untrained classifier, of which a copy is trained; `trusted` may be None where the card needs none;
+    `recipe` says how plain training would go.
+    """
+
+    card: ClassVar[Card]
+
+    def harden(self, data: Any, fresh: Any, trusted: Any, recipe: Any, /, *, run: Run) -> Hardened: ...
+
+
+@runtime_checkable
 class FittedGuard(Protocol[B_contra]):
     """A fitted inference filter: scores above `threshold` are flagged.
 
@@ -219,6 +245,8 @@ __all__ = [
     "Evasion",
     "FittedGuard",
     "Guard",
+    "Hardened",
+    "Hardening",
     "LabelledSet",
     "Method",
     "ModelScanner",

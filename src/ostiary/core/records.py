@@ -16,7 +16,7 @@ Verdict = Literal["backdoor", "suspect", "none-found", "incomplete"]
 Level = Literal["backdoor", "suspect", "note"]
 Status = Literal["ok", "partial", "skipped", "failed"]
 FormName = Literal["patch", "frequencies", "warp"]
-Kind = Literal["scan", "screen", "repair", "guard", "train", "evaluate"]
+Kind = Literal["scan", "screen", "repair", "guard", "harden", "train", "evaluate"]
 
 Z95 = 1.959963984540054
 SUBJECT = r"^(model|(class|layer|sample|client|file|phrase|pair):.+)$"
@@ -210,12 +210,16 @@ class GuardEvidence(Frozen):
 
 
 class RatesEvidence(Frozen):
-    """Plain measured rates by name: training, evaluation and poisoning."""
+    """Plain measured rates by name: training, evaluation and poisoning.
+
+    `selected` names each choice that a training made, and what it was made on.
+    """
 
     kind: Literal["rates"] = "rates"
     rates: dict[str, Rate] = {}
     measures: dict[str, float] = {}
     per_class: tuple[ClassScore, ...] = ()
+    selected: dict[str, str] = {}
     examined: tuple[str, ...] = ()
 
 

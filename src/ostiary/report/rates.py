@@ -87,6 +87,9 @@ def rates(source: Source, result: MethodResult) -> Section | None:
     blocks: list[Block] = (
         [table(("measure", "value"), rows, caption="Rates with 95 % Wilson intervals")] if rows else []
     )
+    if evidence.selected:
+        chosen = list(evidence.selected.items())
+        blocks.append(table(("choice", "made on"), chosen, caption="Choices and what they were made on"))
     keys = list(dict.fromkeys(k for s in evidence.per_class for k in s.rates))[:MAX_MEASURES]
     figures = [_per_class(source, evidence, name, key) for key in keys]
     if figures:

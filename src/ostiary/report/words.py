@@ -25,6 +25,7 @@ NAMES = {
 UNJUDGED = {
     "repair": "Repaired: the rates before and after are below, no verdict",
     "guard": "Fitted: the limit and what it rejects are below, no verdict",
+    "harden": "Trained on suspect data: what was measured is below, no verdict",
     "poison": "Poisoned on purpose, for measurement; no verdict",
 }
 VERDICT_WORDS = {"backdoor": "backdoor", "suspect": "suspect", "none-found": "none found", "incomplete": "incomplete"}
@@ -33,6 +34,7 @@ KIND_WORDS = {
     "screen": "Data screening",
     "repair": "Repair",
     "guard": "Input guard",
+    "harden": "Hardened training",
     "train": "Training",
     "evaluate": "Evaluation",
     "poison": "Poisoning",
@@ -159,6 +161,8 @@ def next_step(record: Record) -> tuple[str, str]:
         return "Look at the suspects, then export their ids:", "ostiary screen DATA --export-suspects ids.csv"
     if record.kind == "repair":
         return "Scan what the repair wrote:", "ostiary scan NEW.safetensors --trusted DATA"
+    if record.kind == "harden":
+        return "Scan what was trained:", "ostiary scan NEW.safetensors --trusted DATA"
     if record.verdict in ("none-found", "incomplete"):
         return not_covered(record), ""
     return "", ""
