@@ -19,7 +19,13 @@ from ostiary.models.classifier import TorchClassifier
 from ostiary.training import Recipe, accuracy
 from ostiary.training.flow import new_model
 
-CASES = (Case(id="harden.abl", tiny={"tuning_epochs": 1, "epochs": 1}),)
+CASES = (
+    Case(id="harden.abl", tiny={"tuning_epochs": 1, "epochs": 1}),
+    Case(id="harden.adversarial", tiny={"fast": True}),
+    Case(id="harden.mixup"),
+    Case(id="harden.cutmix"),
+    Case(id="harden.dp-sgd", tiny={"clip": 4.0}),
+)
 BRIEF = Recipe(epochs=4, batch=64, lr=0.1, padding=1, flip=False, precision="fp32")
 
 

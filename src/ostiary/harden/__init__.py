@@ -2,4 +2,8 @@
 
 METHODS = {
     "harden.abl": "ostiary.harden.abl:AntiBackdoorLearning",
+    "harden.adversarial": "ostiary.harden.adversarial:AdversarialTraining",
+    "harden.mixup": "ostiary.harden.mixup:Mixup",
+    "harden.cutmix": "ostiary.harden.cutmix:CutMix",
+    "harden.dp-sgd": "ostiary.harden.dp_sgd:DPSGD",
 }
