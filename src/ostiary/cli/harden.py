@@ -11,7 +11,7 @@ EPILOG = """\b
 Examples:
   ostiary harden poisoned --method abl -o model.safetensors
   ostiary harden train.parquet --method abl --trusted validation/ --test test.parquet --flip -o model.safetensors
-  ostiary harden images/ --method abl --set abl.isolated=0.02 --epochs 30 -o model.safetensors
+  ostiary harden images/ --method asd --trusted validation/ --limit 100 --epochs 30 -o model.safetensors
 
 `ostiary methods --kind harden` lists the methods; docs/harden.md says when to use which, and what each costs. Screen
 the data first where you can: a hardened training changes what is learned, and says little of what was planted.

@@ -2,6 +2,7 @@
 
 METHODS = {
     "harden.abl": "ostiary.harden.abl:AntiBackdoorLearning",
+    "harden.asd": "ostiary.harden.asd:AdaptiveSplitting",
     "harden.adversarial": "ostiary.harden.adversarial:AdversarialTraining",
     "harden.mixup": "ostiary.harden.mixup:Mixup",
     "harden.cutmix": "ostiary.harden.cutmix:CutMix",
