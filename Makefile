@@ -47,7 +47,8 @@ bench-published: script := published_models
 bench-scanners: script := scanners
 bench-peer: script := peer_scan
 bench-scanners bench-peer: ARGS ?= --store build/bench/scanners --reference $(wildcard src/ostiary/scan/references/*.json)
-# Of the grids develop and develop-rare: the weights of the fusion. Of reference-models and scanners: what it finds.
+# Of the grids develop and develop-rare: the weights of the fusion. Of reference-models, scanners and imbalanced: what
+# it finds.
 bench-fusion: script := fusion
 bench-screens: script := screens
 bench-screening: script := screen_speed
