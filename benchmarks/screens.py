@@ -39,12 +39,17 @@ if TYPE_CHECKING:
     from ostiary.bench.store import Store
 
 METHODS = (
+    "label-errors",
+    "label-conflicts",
+    "frequency",
     "activation-clustering",
     "spectral-signatures",
+    "abl-isolation",
+    "spectre",
     "scan",
     "mahalanobis",
-    "spectre",
     "beatrix",
+    "psbd",
     "confusion-training",
     "fusion",
 )
