@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # make bench-cifar ARGS="--rate 0.01" hands arguments on.
-BENCHMARKS := train scan classes memory demo cifar published scanners peer references fusion screens screening guards harden
+BENCHMARKS := train scan classes memory demo cifar published scanners peer references fusion screens screening guards harden selection
 
 .PHONY: demo test lint format check coverage conformance clean bench-grid $(BENCHMARKS:%=bench-%)
 
@@ -55,7 +55,8 @@ bench-screening: script := screen_speed
 bench-guards: script := guards
 bench-guards: ARGS ?= --store build/bench/scanners
 bench-harden: script := harden
-bench-harden: ARGS ?= --store build/bench/scanners
+bench-selection: script := selection
+bench-harden bench-selection: ARGS ?= --store build/bench/scanners
 bench-screens: ARGS ?= --grid reference-models --store build/bench/reference-models
 bench-references: script := references
 bench-references: ARGS ?= --store build/bench/calibrate
