@@ -24,12 +24,14 @@ EVERYTHING = Have(access="gradients", trusted_per_class=10**6, training_data=Tru
 class Case:
     """One method in a table: its id, tiny settings, and a seed.
 
-    `instant` methods are done before any deadline, `whole` ones measure the model and not its classes.
+    `instant` methods are done before any deadline, `whole` ones measure the model and not its classes. Of `unordered`
+    screeners the small model of the table shows no order, as their card says; their conformance test does.
     """
 
     id: str
     instant: bool = False
     whole: bool = False
+    unordered: bool = False
     tiny: dict[str, Any] = field(default_factory=dict)
     seed: int = 3
 

@@ -35,11 +35,14 @@ def prunable(model: TorchClassifier) -> dict[str, int]:
 @torch.no_grad()
 def silence(model: TorchClassifier, channels: Sequence[Channel], *, bias: bool = False) -> None:
     """Set the weights of these channels to zero in place, and with `bias` their bias too."""
+    rows: dict[str, list[int]] = {}
     for name, channel in channels:
+        rows.setdefault(name, []).append(channel)
+    for name, own in rows.items():
         layer = model.module.get_submodule(name)
         for weight in (layer.weight, layer.bias if bias else None):
             if isinstance(weight, Tensor):
-                weight[channel] = 0.0
+                weight[own] = 0.0
 
 
 GROWTH = 1.25

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from ostiary.core.card import Card, Needs
 from ostiary.core.protocols import LabelledSet, Repaired
@@ -15,7 +16,8 @@ from ostiary.core.run import Run
 from ostiary.core.types import Images
 from ostiary.data import batch_size, load_uint8, split
 from ostiary.models.classifier import TorchClassifier, last_conv_name
-from ostiary.models.trace import trace
+from ostiary.models.fuse import norm_names_after
+from ostiary.repair.channels import silence
 from ostiary.repair.tune import Tuning, fine_tune
 from ostiary.training import accuracy
 
@@ -80,10 +82,7 @@ class FinePruning:
 def _last_layer(model: TorchClassifier) -> tuple[str, str | None]:
     """The last convolution called, and the batch normalisation that takes its output, if any."""
     name = last_conv_name(model)
-    calls, _ = trace(model.module, model.probe_normalised())
-    conv = next(call for call in calls if call.name == name)
-    norms = [call.name for call in calls if isinstance(call.module, nn.BatchNorm2d) and call.input is conv.output]
-    return name, norms[0] if norms else None
+    return name, norm_names_after(model).get(name)
 
 
 def _mean_activation(
@@ -100,13 +99,7 @@ def _mean_activation(
 
 def _prune(model: TorchClassifier, layer: tuple[str, str | None], channels: Tensor) -> Callable[[], None]:
     """Silence channels of the layer for good; gives a function that keeps them silent while training."""
-    parts = [model.module.get_submodule(name) for name in layer if name is not None]
-    weights = [p for part in parts for p in (part.weight, part.bias) if isinstance(p, Tensor)]
-
-    @torch.no_grad()
-    def zero() -> None:
-        for weight in weights:
-            weight[channels] = 0.0
-
+    chosen = [(name, channel) for name in layer if name is not None for channel in channels.tolist()]
+    zero = partial(silence, model, chosen, bias=True)
     zero()
     return zero

@@ -21,7 +21,7 @@ from ostiary.data import batch_size
 from ostiary.models.classifier import TorchClassifier, last_conv_name
 from ostiary.models.fuse import fused_inference
 from ostiary.screen.classes import Split, evenly, screen_classes
-from ostiary.screen.two_groups import LEAST_CLASSES
+from ostiary.screen.two_groups import LEAST_CLASSES, above_median
 
 ARTIFACT = "beatrix"
 LIMIT = float(np.exp(2))
@@ -245,17 +245,13 @@ def _unseen(grams: Tensor, width: float) -> np.ndarray:
 
 
 def _with_index(rows: list[ClassScore]) -> list[ClassScore]:
-    """The rows with how far their discrepancy exceeds the median class's, in robust standard deviations, at least 1."""
-    known = np.array([row.score for row in rows if row.score is not None])
-    if len(known) < LEAST_CLASSES:
+    """The rows with J*, how far their discrepancy stands above the median class's."""
+    scores = np.array([np.nan if row.score is None else row.score for row in rows])
+    if np.isfinite(scores).sum() < LEAST_CLASSES:
         return rows
-    middle = float(np.median(known))
-    unit = max(1.0, 1.4826 * float(np.median(np.abs(known - middle))))
     return [
-        row
-        if row.score is None
-        else row.model_copy(update={"measures": {**row.measures, "j_star": (row.score - middle) / unit}})
-        for row in rows
+        row if row.score is None else row.model_copy(update={"measures": {**row.measures, "j_star": index}})
+        for row, index in zip(rows, above_median(scores).tolist(), strict=True)
     ]
 
 

@@ -70,7 +70,6 @@ class Psbd:
     )
 
     passes: Annotated[int, Field(ge=1)] = 3
-    rate: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     def screen(
         self, data: LabelledSet[Images], model: TorchClassifier, trusted: LabelledSet[Images], /, *, run: Run
@@ -80,7 +79,7 @@ class Psbd:
         if not places:
             raise NotMet("needs convolutions, the model has none")
         (suspect, rows), (known, _) = by_id(data), by_id(trusted)
-        rate = self.rate or self._chosen(model, places, [suspect, known], run)
+        rate = self._chosen(model, places, [suspect, known], run)
         psu = np.empty(len(data))
         psu[rows], _ = self._uncertainty(model, places, suspect, rate, run)
         trusted_psu, _ = self._uncertainty(model, places, known, rate, run)

@@ -177,7 +177,11 @@ def stand_out(j: np.ndarray, n: np.ndarray, margins: np.ndarray, ruler: Ruler) -
     if len(known) < LEAST_CLASSES:
         return np.full(len(j), np.nan)
     j = j * np.minimum(1.0, np.median(n[~np.isnan(j)]) / np.maximum(n, 1))
-    known = j[~np.isnan(j)]
-    middle = float(np.median(known))
-    found = (j - middle) / max(1.0, 1.4826 * float(np.median(np.abs(known - middle))))
+    found = above_median(j)
     return found if ruler.placed else np.where(margins[:, 0] >= np.nanmedian(margins[:, 1]), found, np.nan)
+
+
+def above_median(values: np.ndarray) -> np.ndarray:
+    """How far each value [k] lies above the median one, in robust standard deviations, at least 1; NaN is kept."""
+    middle = float(np.nanmedian(values))
+    return np.asarray((values - middle) / max(1.0, 1.4826 * float(np.nanmedian(np.abs(values - middle)))))
