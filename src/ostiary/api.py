@@ -120,7 +120,7 @@ def screen_data(
 
 def repair_model(
     model: TorchClassifier | str | Path,
-    trusted: ImageSet | str | Path,
+    trusted: ImageSet | str | Path | None,
     out: str | Path,
     *,
     scan: Path | str | None = None,
@@ -135,7 +135,7 @@ def repair_model(
     options = options or Options()
     return repair(
         open_model(model, options),
-        open_set(trusted),
+        None if trusted is None else open_set(trusted),
         Path(out),
         scan=scan,
         method=method,

@@ -13,7 +13,8 @@ from ostiary.data import ArraySet
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.zoo import build
 from ostiary.repair import fine_tuning, flow
-from ostiary.repair.flow import gentler, too_many
+from ostiary.repair.checks import too_many
+from ostiary.repair.flow import gentler
 from ostiary.training import Recipe, accuracy, train
 
 

@@ -12,17 +12,18 @@ Examples:
   ostiary repair model.safetensors --trusted validation/ -o repaired.safetensors
   ostiary repair model.safetensors --trusted digits --scan 3f9a12cd -o repaired.safetensors
   ostiary repair net.pth --arch wrn-16-1 --trusted test.parquet --method fine-pruning -o repaired.safetensors
+  ostiary repair model.safetensors -o pruned.safetensors
 
-MODEL is scanned first unless --scan names a kept scan of it. A quarter of the trusted samples only measures.
+MODEL is scanned first unless --scan names a kept scan of it. A quarter of the trusted samples only measures; trusted
+samples that look planted are a caution (OS918). Without --trusted the weights alone are pruned, nothing is measured.
 Exit code 1: the accuracy fell by more than --max-loss, and than chance explains, and nothing was written; or the scan
-of the repaired model
-still finds something.
+of the repaired model still finds something. Exit code 3: it could not be examined whole.
 """
 
 
 @click.command("repair", epilog=EPILOG)
 @click.argument("model")
-@click.option("--trusted", metavar="DATA", required=True, help="Samples you trust, with labels.")
+@click.option("--trusted", metavar="DATA", help="Samples you trust, with labels.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Draw N of the trusted samples, class by class.")
 @click.option("-o", "out", metavar="NEW", required=True, help="Where the repaired model goes (safetensors).")
 @click.option("--scan", metavar="RUN", help="A kept scan of this very model (id or folder).")

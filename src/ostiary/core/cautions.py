@@ -147,4 +147,29 @@ CAUTIONS: tuple[Code, ...] = (
         "a rate that is too high for the model, or trusted samples of another kind than those it was trained on",
         "set a lower rate, as in --set fine-tuning.lr=0.003",
     ),
+    Code(
+        "OS918",
+        "trusted samples look planted",
+        "To the model that is to be repaired, some of the trusted samples of a class are a group of their own, as "
+        "poison is. A repair that learns from poison keeps the backdoor.",
+        "ostiary repair --trusted",
+        "an unusual kind of picture that all its samples of a class are of",
+        "look at them with `ostiary screen TRUSTED --model MODEL`, leave them out, and repair again",
+    ),
+    Code(
+        "OS919",
+        "one class pays for the repair",
+        "The accuracy as a whole holds, but that of one class fell by more than the limit, and than chance explains.",
+        "ostiary repair",
+        "a class that was the backdoor's target gives back what it had wrongly taken",
+        "repair more gently, or with another method, or with more trusted samples of that class",
+    ),
+    Code(
+        "OS920",
+        "repair without trusted samples",
+        "No trusted samples were given, so nothing measured what the repair cost, or whether it took the backdoor.",
+        "ostiary repair without --trusted",
+        "none: this is a caution about our own measurement",
+        "give trusted samples, or measure both models with `ostiary evaluate`",
+    ),
 )

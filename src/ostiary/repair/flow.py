@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scipy.stats import binom
 
 from ostiary.core.catalog import make, method_class, resolve
 from ostiary.core.decide import patches_found, verdict
@@ -27,21 +26,21 @@ from ostiary.models.load import save_model
 from ostiary.models.user import is_user_arch
 from ostiary.models.zoo import ZOO
 from ostiary.perturb import stamp
+from ostiary.repair.checks import look_at_trusted, losers, too_many
 from ostiary.scan.calibration import null_for
 from ostiary.training import per_class, predicted, predictions, rate
 
 FLIP = "flip rate of the recovered trigger"
 WITH_TRIGGER = "repair.trigger-unlearning"
 WITHOUT_TRIGGER = "repair.fine-pruning"
+WITHOUT_DATA = "repair.clp"
 STANDARD = "standard"
 """The preset of a scan that the repair makes itself."""
-CHANCE = 0.05
-"""Below this probability a loss of accuracy is not taken for chance."""
 
 
 def repair(
     model: TorchClassifier,
-    trusted: ImageSet,
+    trusted: ImageSet | None,
     out: Path,
     *,
     scan: Path | str | None,
@@ -57,7 +56,9 @@ def repair(
     first. Both scans use the reference models that come with the package, where some fit. Without
     `method`, a recovered trigger is unlearned, and a model without one is fine-pruned.
     Nothing is written when accuracy falls by more than `max_loss` points and by more than chance explains
-    on that many images; a fall that could be chance is a caution.
+    on that many images; a fall that could be chance is a caution, and so is a class that pays alone.
+    Trusted images are screened for poison first, and what looks planted among them is a caution.
+    Without `trusted` the model is pruned by its weights alone; nothing is measured then, which is a caution.
     The record's verdict is that of the scan of the repaired model, by the preset of the scan before it, for which all
     trusted images serve, those that the repair learned from among them. Raises OstiaryError for unusable
     inputs, and for a model whose repaired copy could not be loaded again.
@@ -69,7 +70,7 @@ def repair(
             "and what is written are weights alone",
             hint="load its weights into a module of your own, and give that with --arch file.py:factory",
         )
-    have_of(model, trusted)
+    have_of(model, trusted)  # checks that they fit together
     extra = {resolve("repair", name): dict(values) for name, values in (params or {}).items()}
     named = resolve("repair", method) if method else None
     begun = time.monotonic()
@@ -77,19 +78,27 @@ def repair(
     if options.time_limit is not None:
         options = dataclasses.replace(options, time_limit=max(0.0, options.time_limit - (time.monotonic() - begun)))
     evidence = _found(before)
-    chosen = named or (WITH_TRIGGER if evidence.candidates else WITHOUT_TRIGGER)
+    chosen = named or choice(bool(evidence.candidates), trusted)
     built = make("repair", chosen, extra.pop(chosen, {}))
     if extra:
         raise DataError(f"'{next(iter(extra))}' has parameters but '{chosen}' runs")
-    tune, check = split(trusted, (0.75, 0.25), seed=options.seed)
+    tune, check = (None, None) if trusted is None else split(trusted, (0.75, 0.25), seed=options.seed)
     have = have_of(model, tune, trigger=bool(evidence.candidates))
     scanners = plan("scan", preset=preset)
     asked = [chosen, *(scanner.card.id for scanner in scanners)]
     session = start("repair", model, options, {"max_loss": max_loss, "method": chosen}, asked, trusted=trusted)
     if verdict(before, session.classes) == "incomplete":
         session.caution("OS910", f"the scan before the repair did not examine every class; {chosen} was chosen without")
+    if trusted is None:
+        session.caution("OS920", f"without trusted images nothing tells what {chosen} cost")
+    else:
+        look_at_trusted(session, model, trusted)
+    if session.interrupted:
+        return session.finish()
 
     def summarise(value: Repaired, run: Run) -> RepairEvidence:
+        if check is None:
+            return RepairEvidence(before={}, after={}, selected=value.selected)
         return compare(model, value, evidence.candidates, check)
 
     outcome = session.execute(built, model, tune, evidence, have=have, summarise=summarise)
@@ -98,23 +107,25 @@ def repair(
     return session.finish()
 
 
+def choice(trigger: bool, trusted: ImageSet | None) -> str:
+    """The repair for a model whose scan recovered a trigger, or none."""
+    if trusted is None:
+        return WITHOUT_DATA
+    return WITH_TRIGGER if trigger else WITHOUT_TRIGGER
+
+
 def _conclude(
     session: Session,
     repaired: TorchClassifier,
     evidence: RepairEvidence,
-    trusted: ImageSet,
+    trusted: ImageSet | None,
     scanners: Sequence[Any],
     out: Path,
     max_loss: float,
 ) -> None:
-    before, after = evidence.before["accuracy"], evidence.after["accuracy"]
-    lost = before.k - after.k
-    fell = f"accuracy fell by {100 * lost / before.n:.1f} points ({lost} of {before.n} images kept apart)"
-    if too_many(lost, before.n, max_loss):
-        session.config["refused"] = f"{fell}, more than --max-loss {max_loss:g}; {gentler(session.asked[0])}"
+    """Refuse the result, or scan it and write it."""
+    if trusted is not None and _refused(session, evidence, max_loss):
         return
-    if lost > max_loss / 100 * before.n:
-        session.caution("OS909", f"{fell}, which so few cannot tell from the limit of {max_loss:g}")
     have = have_of(repaired, trusted)
     session.null = null_for(repaired, scanners, class_names(repaired, trusted), None)
     session.execute_all(scanners, repaired, trusted, have=have, exhaustive=False)
@@ -127,6 +138,23 @@ def _conclude(
     session.digests["repaired"] = repaired.digest
 
 
+def _refused(session: Session, evidence: RepairEvidence, max_loss: float) -> bool:
+    """True when the repair cost too much, which the record then says; a price that could be chance is a caution."""
+    before, after = evidence.before["accuracy"], evidence.after["accuracy"]
+    lost = before.k - after.k
+    fell = f"accuracy fell by {100 * lost / before.n:.1f} points ({lost} of {before.n} images kept apart)"
+    if too_many(lost, before.n, max_loss):
+        session.config["refused"] = f"{fell}, more than --max-loss {max_loss:g}; {gentler(session.asked[0])}"
+        return True
+    if lost > max_loss / 100 * before.n:
+        session.caution("OS909", f"{fell}, which so few cannot tell from the limit of {max_loss:g}")
+    for label in losers(evidence, max_loss):
+        was, now = evidence.per_class_before[label], evidence.per_class_after[label]
+        name = f"class {label} ({session.classes[label]})"
+        session.caution("OS919", f"{name} pays alone: accuracy {was} before, {now} after")
+    return False
+
+
 def gentler(method: str) -> str:
     """How to set a repair, given by its id, so that it changes the model less."""
     known = {field.name for field in dataclasses.fields(method_class("repair", method))}
@@ -135,15 +163,7 @@ def gentler(method: str) -> str:
     return words.format(f"--set {method.partition('.')[2]}")
 
 
-def too_many(lost: int, n: int, max_loss: float) -> bool:
-    """True when `lost` of `n` images are more than chance explains where `max_loss` points is the true loss.
-
-    A one-sided binomial test at 5 %: on a few dozen images one or two go wrong by chance alone.
-    """
-    return bool(binom.sf(lost - 1, n, min(max_loss / 100, 1.0)) < CHANCE)
-
-
-def _scan(model: TorchClassifier, trusted: ImageSet, options: Options) -> list[MethodResult]:
+def _scan(model: TorchClassifier, trusted: ImageSet | None, options: Options) -> list[MethodResult]:
     planned = plan("scan", preset=STANDARD)
     session = start("scan", model, options, {"preset": STANDARD}, [m.card.id for m in planned], trusted=trusted)
     session.null = null_for(model, planned, class_names(model, trusted), None)

@@ -1,0 +1,67 @@
+"""What a repair looks at beside the model: whether the trusted images are to be trusted, and what it cost."""
+
+import dataclasses
+
+from scipy.stats import binom
+
+from ostiary.core.catalog import make
+from ostiary.core.execute import execute
+from ostiary.core.records import RepairEvidence, SampleEvidence
+from ostiary.core.session import Session
+from ostiary.data import ImageSet
+from ostiary.inputs import have_of
+from ostiary.models.classifier import TorchClassifier
+from ostiary.screen.summary import summariser
+
+SCREEN = "screen.scan"
+"""The screening of trusted images: on develop models the one that accuses fewest honest sets."""
+NAMED = 5
+"""Ids in a caution, at most."""
+CHANCE = 0.05
+"""Below this probability a loss of accuracy is not taken for chance."""
+
+
+def look_at_trusted(session: Session, model: TorchClassifier, trusted: ImageSet) -> None:
+    """Caution for each class of the trusted images in which some look planted to the model.
+
+    A repair that learns from poison keeps the backdoor, or puts one in. What the screening came to stands in the
+    record's configuration: tasks of fewer than four classes, for one, are not screened.
+    """
+    have = dataclasses.replace(have_of(model, trusted), training_data=True)
+    screening, run = make("screen", SCREEN, {}), session.run.child()
+    outcome = execute(
+        screening,
+        trusted,
+        model,
+        None,
+        run=run,
+        have=have,
+        classes=session.classes,
+        summarise=summariser(trusted, screening.card),
+    )
+    result, evidence = outcome.result, outcome.result.evidence
+    session.interrupted |= outcome.interrupted
+    session.config["trusted_screened"] = f"{result.method}: {result.reason or result.status}"
+    if not isinstance(evidence, SampleEvidence):
+        return
+    for finding in result.findings:
+        ids = [one.id for one in evidence.suspects if f"class:{one.label}" == finding.subject]
+        named = ", ".join(ids[:NAMED]) + (", …" if len(ids) > NAMED else "")
+        session.caution("OS918", f"among the trusted samples, {finding.message}: {named}")
+
+
+def too_many(lost: int, n: int, max_loss: float, chance: float = CHANCE) -> bool:
+    """True when `lost` of `n` images are more than chance explains where `max_loss` points is the true loss.
+
+    A one-sided binomial test: on a few dozen images one or two go wrong by chance alone.
+    """
+    return bool(binom.sf(lost - 1, n, min(max_loss / 100, 1.0)) < chance)
+
+
+def losers(evidence: RepairEvidence, max_loss: float) -> list[int]:
+    """The classes that lost more than chance explains where `max_loss` points is the true loss of each."""
+    pairs = list(zip(evidence.per_class_before, evidence.per_class_after, strict=True))
+    chance = CHANCE / max(1, len(pairs))
+    return [
+        label for label, (was, now) in enumerate(pairs) if was.n and too_many(was.k - now.k, was.n, max_loss, chance)
+    ]
