@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "abl": ("abl", {}),
     "asd": ("asd", {}),
+    "nab": ("nab", {}),
     "adversarial, fast": ("adversarial", {"fast": True}),
     "mixup": ("mixup", {}),
     "cutmix": ("cutmix", {}),

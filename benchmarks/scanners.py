@@ -6,10 +6,11 @@
 
 The models of a grid's store are scanned one by one in a sealed process, which is given the model, its trusted images
 and the reference that fits it, as a user would; truth joins afterwards. A model counts as backdoored when the attack's
-success is above 50 %. The score of a model is the distance z of its strangest class from the reference models, among
-the classes that meet all other limits; models without such a class rank lowest. The probability is a logistic curve
-over z, fitted on all other families of attacks and on half of the models that nobody attacked, and judged on the
-family and the half that were left out. Rows are kept one by one, so that a stopped call goes on.
+success is above 50 %, and attacked ones that are not are left out. The score of a model is the distance z of its
+strangest class from the reference models, among the classes that meet all other limits; models without such a class
+rank lowest. The probability is a logistic curve over z, fitted on all other families of attacks and on half of the
+models that nobody attacked, and judged on the family and the half that were left out. Rows are kept one by one, so that
+a stopped call goes on.
 """
 
 # What knows the truth is imported where it is used: the sealed process imports this file too.
@@ -257,6 +258,8 @@ def _all(plan: "Plan", args: argparse.Namespace, records: Records) -> None:
     for model in plan.models:
         done = store.model(model.key) is not None and model.kind in args.kind
         if not done or records.has(MODELS, _key(model, args)):
+            continue
+        if model.kind == "attack" and (success(store, model) or 0.0) <= WORKS:
             continue
         args.classes.setdefault(model.data.name, len(trusted_of(store, model, args.budget).classes))
         note(_key(model, args))

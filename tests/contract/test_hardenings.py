@@ -22,6 +22,7 @@ from ostiary.training.flow import new_model
 CASES = (
     Case(id="harden.abl", tiny={"tuning_epochs": 1, "epochs": 1}),
     Case(id="harden.asd", tiny={"meta": 0.3}),
+    Case(id="harden.nab", tiny={"tuning_epochs": 1}),
     Case(id="harden.adversarial", tiny={"fast": True}),
     Case(id="harden.mixup"),
     Case(id="harden.cutmix"),

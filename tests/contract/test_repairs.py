@@ -24,6 +24,7 @@ CASES = (
     Case(id="repair.fst", tiny={"epochs": 10}),
     Case(id="repair.ft-sam", tiny={"epochs": 1}),
     Case(id="repair.i-bau", tiny={"rounds": 1, "inner_steps": 2, "outer_steps": 2}),
+    Case(id="repair.mm-bm", tiny={"steps": 20, "tolerance": 0.3}),
     Case(id="repair.nad", tiny={"epochs": 2, "lr": 0.005}),
     Case(id="repair.rnp", tiny={"steps": 20, "tolerance": 0.3}),
     Case(id="repair.trigger-unlearning", tiny={"epochs": 1}),

@@ -3,6 +3,7 @@
 METHODS = {
     "harden.abl": "ostiary.harden.abl:AntiBackdoorLearning",
     "harden.asd": "ostiary.harden.asd:AdaptiveSplitting",
+    "harden.nab": "ostiary.harden.nab:NonAdversarialBackdoor",
     "harden.adversarial": "ostiary.harden.adversarial:AdversarialTraining",
     "harden.mixup": "ostiary.harden.mixup:Mixup",
     "harden.cutmix": "ostiary.harden.cutmix:CutMix",

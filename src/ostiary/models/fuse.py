@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ostiary.core.types import Logits
+from ostiary.models.carried import BOUND, bound
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.trace import trace
 
@@ -76,7 +77,9 @@ def _fused(classifier: TorchClassifier, pairs: list[Pair]) -> TorchClassifier:
         conv, norm = module.get_submodule(conv_name), module.get_submodule(norm_name)
         assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)  # noqa: S101 - tells the type checker
         module.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm).requires_grad_(False))
-        module.set_submodule(norm_name, nn.Identity())
+        module.set_submodule(norm_name, plain := nn.Identity())
+        if hasattr(norm, BOUND):
+            bound(plain, getattr(norm, BOUND))
     return classifier.with_module(module, digest=classifier.digest)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ostiary.core.errors import ConfigError, FormatError, ModelError
+from ostiary.models.carried import carry
 from ostiary.models.checkpoint import check_finite, common_prefix, parse_json, read_state, write_state
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.user import build_user_module, is_user_arch
@@ -183,13 +184,14 @@ def read_header(metadata: Mapping[str, str], where: str) -> Header:
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], arch: str) -> None:
-    """Put the weights into `module`, in its own precision; every name and shape must fit.
+    """Put the weights and what they carry into `module`, in its own precision; every name and shape must fit.
 
     Raises ModelError naming the first missing, unexpected and ill-shaped ones.
     """
-    wanted = module.state_dict()
-    prefix = common_prefix(wanted)
+    prefix = common_prefix(module.state_dict())
     state = {prefix + name: tensor for name, tensor in state.items()}
+    carry(module, state)
+    wanted = module.state_dict()
     for name, tensor in wanted.items():
         # Checkpoints from before torch 0.4 lack this counter, which inference does not use.
         if name.endswith("num_batches_tracked") and name not in state:

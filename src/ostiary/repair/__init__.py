@@ -8,6 +8,7 @@ METHODS = {
     "repair.fst": "ostiary.repair.fst:Fst",
     "repair.ft-sam": "ostiary.repair.ft_sam:FtSam",
     "repair.i-bau": "ostiary.repair.i_bau:IBau",
+    "repair.mm-bm": "ostiary.repair.mm_bm:MmBm",
     "repair.nad": "ostiary.repair.nad:Nad",
     "repair.rnp": "ostiary.repair.rnp:Rnp",
     "repair.trigger-unlearning": "ostiary.repair.trigger_unlearning:TriggerUnlearning",

@@ -1,0 +1,128 @@
+"""MM-BM: bound what the channels give, as low as the task bears."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from ostiary.core.card import Card, Needs
+from ostiary.core.errors import NotMet
+from ostiary.core.protocols import LabelledSet, Repaired
+from ostiary.core.records import ModelEvidence
+from ostiary.core.run import Run
+from ostiary.core.types import Images
+from ostiary.data import load_uint8, split
+from ostiary.models.carried import bound
+from ostiary.models.classifier import TorchClassifier
+from ostiary.repair.channels import hits
+from ostiary.repair.tune import Tuning, batches_for
+
+BATCH = 128
+GROWTH = 1.2
+"""By how much the weight of the bounds grows or shrinks at a look."""
+LOOK = 10
+"""Steps between two looks at the accuracy."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MmBm:
+    """Bound the activation of every channel from above, as low as accuracy on trusted images bears.
+
+    Source: Wang, Xiang, Miller, Kesidis 2024, MM-BD (IEEE S&P; arXiv 2205.06900), the mitigation MM-BM: a trigger works
+    by activations larger than any honest image has. Bounds z, one for each channel, minimise the squared change of the
+    logits on trusted images plus c times the sum over layers of |z|; no weight changes. c grows by a factor of 1.2
+    while accuracy holds and shrinks while it does not. What is kept is the state of the lowest bounds whose accuracy on
+    half of the trusted images, which nothing else saw, is within `tolerance` of the model's.
+
+    Raises NotMet for fewer than four trusted images, and for a model without batch normalisation.
+    """
+
+    card: ClassVar[Card] = Card(
+        id="repair.mm-bm",
+        summary="bounds what each channel gives, as low as the task bears",
+        paper="Wang et al. 2024, IEEE S&P, arXiv 2205.06900",
+        official_code="https://github.com/wanghangpsu/MM-BD",
+        needs=Needs(access="gradients", modality="images", trusted_per_class=5),
+        cost="epochs over the trusted images; a pass over half of them every ten steps",
+        deviations=(
+            "bounds lie on what each batch normalisation gives, not on the output of the first three stages",
+            "they start from the largest value on the trusted images, not from 8",
+            "accuracy that counts is that on images kept apart, not on those that the bounds learn from",
+        ),
+        blind_spots=(
+            "triggers that work without large activations: on a small CNN FTrojan stays at 29 %",
+            "the bounds lie beside the weights: other programs that read the file must apply them",
+        ),
+        marks=frozenset({"mechanism"}),
+    )
+
+    steps: Annotated[int, Field(gt=0)] = 300
+    lr: Annotated[float, Field(gt=0)] = 0.05
+    c: Annotated[float, Field(gt=0)] = 0.2
+    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.01
+
+    def repair(
+        self, model: TorchClassifier, trusted: LabelledSet[Images], evidence: ModelEvidence | None, /, *, run: Run
+    ) -> Repaired:
+        """Give a copy that carries bounds; `evidence` is not used."""
+        learn, choose = split(trusted, (0.5, 0.5), seed=run.seed)
+        copy = model.clone().to(run.device)
+        layers = {name: one for name, one in copy.module.named_modules() if isinstance(one, nn.BatchNorm2d)}
+        if not layers:
+            raise NotMet("needs batch normalisations, whose channels could be bounded")
+        pixels = load_uint8(learn)
+        start = _largest(copy, pixels, list(layers))
+        bounds = {name: most.clone().requires_grad_() for name, most in start.items()}
+        for name, layer in layers.items():
+            bound(layer, bounds[name])
+        copy.module.requires_grad_(False)
+        x, labels = choose.take(range(len(choose))).to(run.device), choose.labels
+        floor = hits(model.clone().to(run.device), x, labels) - self.tolerance * len(labels)
+        plain, best, lowest, c, before = model.clone().to(run.device), start, math.inf, self.c, False
+        optimizer = torch.optim.Adam(bounds.values(), lr=self.lr)
+        tuning, rng = Tuning(epochs=1, lr=self.lr, batch=BATCH), run.generator("bounds")
+        batches = batches_for(pixels, learn.labels, tuning, steps=self.steps, rng=rng, device=run.device)
+        for step, (images, _) in enumerate(batches, 1):
+            with torch.no_grad():
+                wanted = plain.logits(images)
+            optimizer.zero_grad()
+            (mse_loss(copy.logits(images), wanted) + c * _length(bounds)).backward()
+            optimizer.step()
+            with torch.no_grad():
+                for most in bounds.values():
+                    most.clamp_(min=0.0)
+            if step % LOOK == 0 or step == self.steps:
+                held = hits(copy, x, labels) >= floor
+                length = float(_length(bounds).detach())
+                if held and before and length < lowest:
+                    best, lowest = {name: most.detach().clone() for name, most in bounds.items()}, length
+                c, before = c * GROWTH if held else c / GROWTH, held
+            run.step(step, self.steps, "bounding")
+        for name, layer in layers.items():
+            bound(layer, best[name])
+        copy.module.requires_grad_(True)
+        at = float(_length(best) / _length(start))
+        return Repaired(
+            copy, {"bounds": f"{at:.0%} of the largest activations, on {len(choose)} trusted images kept apart"}
+        )
+
+
+def _length(bounds: dict[str, Tensor]) -> Tensor:
+    """The sum over layers of the length of their bounds."""
+    return torch.stack([most.norm() for most in bounds.values()]).sum()
+
+
+@torch.no_grad()
+def _largest(model: TorchClassifier, pixels: Tensor, names: list[str], at_once: int = 256) -> dict[str, Tensor]:
+    """The largest value of every channel on these images, 0 at least."""
+    found: dict[str, Tensor] = {}
+    for part in pixels.split(at_once):
+        given = model.activations(part.to(model.device).float() / 255.0, names)
+        for name, values in given.items():
+            most = values.amax((0, 2, 3)).clamp(min=0.0)
+            found[name] = torch.maximum(found[name], most) if name in found else most
+    return found
