@@ -92,6 +92,21 @@ def test_blocks_without_data_are_absent(make):
         assert words not in text
 
 
+def test_a_repair_that_nothing_measured_says_so(make):
+    record, folder = make("repair")
+    bare = record.results[0].evidence.model_copy(update={"before": {}, "after": {}, "per_class_before": ()})
+    result = record.results[0].model_copy(update={"evidence": bare})
+    text = visible(render_html([(record.model_copy(update={"results": (result,)}), folder)]))
+    assert "Nothing was measured: there were no trusted samples" in text and "−96.0 points" not in text
+
+
+def test_a_refused_repair_says_that_nothing_was_written(make):
+    record, folder = make("repair")
+    config = {**record.config, "refused": "accuracy fell by 9 points, more than --max-loss 2"}
+    text = visible(render_html([(record.model_copy(update={"config": config}), folder)]))
+    assert "Nothing was written: accuracy fell by 9 points" in text and "ostiary scan NEW" not in text
+
+
 def test_attack_success_is_said_only_where_the_trigger_is_known(make):
     for name in BLOCKS:
         assert ("attack success" in visible(render_html([make(name)])).lower()) == (name == "evaluate")

@@ -2,10 +2,12 @@
 
 from ostiary.core.records import GuardEvidence, MethodResult, RatesEvidence, RepairEvidence
 from ostiary.report import svg
-from ostiary.report.blocks import Block, Cell, Figure, Figures, Pairs, Section, table
+from ostiary.report.blocks import Block, Cell, Figure, Figures, Note, Pairs, Section, table
 from ostiary.report.models import MAX_BARS, MAX_MEASURES, Source
 from ostiary.report.samples import finite
 from ostiary.report.words import change, class_name, measure_name, method_name, number
+
+UNMEASURED = Note("Nothing was measured: there were no trusted samples to measure on.")
 
 
 def repair(source: Source, result: MethodResult) -> Section | None:
@@ -24,7 +26,7 @@ def repair(source: Source, result: MethodResult) -> Section | None:
         )
         for k in keys
     ]
-    blocks: list[Block] = [table(("measure", "before", "after", "change"), rows, right=(3,))]
+    blocks: list[Block] = [table(("measure", "before", "after", "change"), rows, right=(3,))] if rows else [UNMEASURED]
     pairs = list(zip(evidence.per_class_before, evidence.per_class_after, strict=False))
     if pairs:
         labels = [class_name(i, source.classes, 12) for i in range(len(pairs))]

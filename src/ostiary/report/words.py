@@ -159,6 +159,8 @@ def next_step(record: Record) -> tuple[str, str]:
         )
     if record.kind == "screen" and found:
         return "Look at the suspects, then export their ids:", "ostiary screen DATA --export-suspects ids.csv"
+    if record.kind == "repair" and "refused" in record.config:
+        return f"Nothing was written: {show(str(record.config['refused']), 300)}", ""
     if record.kind == "repair":
         return "Scan what the repair wrote:", "ostiary scan NEW.safetensors --trusted DATA"
     if record.kind == "harden":
