@@ -10,6 +10,7 @@ from ostiary.core.protocols import Predictor
 from ostiary.core.records import Kind
 from ostiary.core.session import Options, Session
 from ostiary.data import ImageSet, open_data, per_class_counts, require_classes
+from ostiary.models.carried import carried
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.endpoint import Endpoint, url_shape
 from ostiary.models.http import is_url
@@ -130,6 +131,8 @@ def start(
     session = Session(kind, subject or name or "model", classes, options, config, digests, tuple(asked))
     if caution:
         session.caution(code, caution)
+    if isinstance(model, TorchClassifier) and (beside := carried(model.module)):
+        session.caution("OS922", f"the model carries {beside}, and is judged with them")
     if arch and is_user_arch(arch):
         session.caution("OS907", f"the architecture '{arch}' is the user's own code and was run")
     if trusted is not None:

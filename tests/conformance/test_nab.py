@@ -33,7 +33,7 @@ def bare(lab: Any, model: TorchClassifier) -> TorchClassifier:
     """The same weights without the stamp."""
     plain = new_model("small-cnn", lab.poisoned.data, width=None, seed=0)
     plain.module.load_state_dict(
-        {name: value for name, value in model.module.state_dict().items() if not name.startswith("input_")}
+        {name: value for name, value in model.module.state_dict().items() if not name.startswith("ostiary_")}
     )
     return plain
 

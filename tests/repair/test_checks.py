@@ -1,12 +1,15 @@
 """What a repair looks at beside the model: planted trusted images, a class that pays alone, no images at all."""
 
+import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
 from ostiary import repair_model
+from ostiary.core.card import Card
+from ostiary.core.protocols import Repaired
 from ostiary.core.records import Rate, Record, RepairEvidence
 from ostiary.core.run import Run
 from ostiary.data import ArraySet
@@ -15,6 +18,8 @@ from ostiary.models.load import load_model
 from ostiary.models.zoo import build
 from ostiary.repair import flow
 from ostiary.repair.checks import losers
+from ostiary.repair.clp import Clp
+from ostiary.screen.scan import Scan
 from ostiary.training import Recipe, accuracy, train
 
 CLASSES, EACH = 6, 60
@@ -82,8 +87,54 @@ def test_without_trusted_images_the_weights_are_pruned_and_nothing_is_claimed(
     (result,) = record.results
     assert result.method == "repair.clp" and result.status == "ok"
     assert isinstance(result.evidence, RepairEvidence) and result.evidence.before == {}
-    assert len(cautions(record, "OS920")) == 1 and record.verdict not in (None, "none-found")
+    assert len(cautions(record, "OS920")) == 1 and cautions(record, "OS910") == []
     assert load_model(tmp_path / "new.safetensors").digest == record.digests["repaired"]
+
+
+def test_without_trusted_images_the_scan_of_the_copy_is_not_whole(model: TorchClassifier, tmp_path: Path) -> None:
+    record = repair_model(model, None, tmp_path / "new.safetensors")
+    assert record.verdict == "incomplete" and record.coverage.skipped
+    assert {"OS920"} <= {caution.code for caution in record.cautions} and "OS910" not in str(record.cautions)
+
+
+def test_classes_of_few_trusted_images_are_said_not_to_be_screened(
+    model: TorchClassifier, trusted: ArraySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = trusted.subset(range(5 * CLASSES))
+    (text,) = cautions(repair(model, few, tmp_path / "new.safetensors", monkeypatch), "OS921")
+    assert text.startswith(f"trusted samples of 0 of {CLASSES} classes were screened")
+
+
+def test_a_class_that_pays_is_named_in_the_record(
+    model: TorchClassifier, trusted: ArraySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The repair mistakes class 2 for another, and the limit for all lets it."""
+
+    @dataclasses.dataclass
+    class Forgetful:
+        card: ClassVar[Card] = Clp.card
+
+        def repair(self, model: TorchClassifier, *args: Any, run: Run) -> Repaired:
+            copy = model.clone()
+            copy.module.get_submodule(copy.head_name).bias.data[2] -= 100
+            return Repaired(copy)
+
+    monkeypatch.setattr(flow, "make", lambda verb, name, values: Forgetful())
+    monkeypatch.setattr(flow, "too_many", lambda *args: False)
+    record = repair(model, trusted, tmp_path / "new.safetensors", monkeypatch)
+    (text,) = cautions(record, "OS919")
+    assert text.startswith("class 2 (2) pays more than the limit")
+
+
+def test_ctrl_c_while_trusted_images_are_screened_ends_the_run(
+    model: TorchClassifier, trusted: ArraySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*args: Any, **kw: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Scan, "screen", stop)
+    record = repair(model, trusted, tmp_path / "new.safetensors", monkeypatch)
+    assert record.interrupted and record.results == () and list(tmp_path.iterdir()) == []
 
 
 def test_what_needs_trusted_images_is_skipped_without(

@@ -273,7 +273,8 @@ def repair_record(folder: Path) -> Pair:
         per_class_after=after,
         selected={"epochs 10": "trusted, selection half"},
     )
-    return record("repair", (result("repair.unlearn", evidence),), None), folder
+    config = {"max_loss": 2.0, "out": "repaired.safetensors"}
+    return record("repair", (result("repair.unlearn", evidence),), None, config=config), folder
 
 
 def evaluate_record(folder: Path) -> Pair:

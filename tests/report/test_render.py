@@ -107,6 +107,13 @@ def test_a_refused_repair_says_that_nothing_was_written(make):
     assert "Nothing was written: accuracy fell by 9 points" in text and "ostiary scan NEW" not in text
 
 
+def test_a_repair_that_was_skipped_says_so(make):
+    record, folder = make("repair")
+    result = record.results[0].model_copy(update={"status": "skipped", "reason": "needs a trigger", "evidence": None})
+    text = visible(render_html([(record.model_copy(update={"results": (result,), "config": {}}), folder)]))
+    assert "Nothing was written: needs a trigger" in text and "ostiary scan NEW" not in text
+
+
 def test_attack_success_is_said_only_where_the_trigger_is_known(make):
     for name in BLOCKS:
         assert ("attack success" in visible(render_html([make(name)])).lower()) == (name == "evaluate")

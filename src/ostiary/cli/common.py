@@ -317,6 +317,8 @@ def open_trusted(spec: str | None, limit: int | None, seed: int) -> Any:
     """The trusted set that a command names (its test part where it has two), cut to `limit` samples; None for none."""
     from ostiary.data import trusted_subset
 
+    if spec is None and limit is not None:
+        raise ConfigError("--limit draws from the trusted samples, and there are none", hint="give --trusted DATA")
     if spec is None:
         return None
     data = open_test(spec)

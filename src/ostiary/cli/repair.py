@@ -23,7 +23,9 @@ of the repaired model still finds something. Exit code 3: it could not be examin
 
 @click.command("repair", epilog=EPILOG)
 @click.argument("model")
-@click.option("--trusted", metavar="DATA", help="Samples you trust, with labels.")
+@click.option(
+    "--trusted", metavar="DATA", help="Samples you trust, with labels; without them the weights alone are pruned."
+)
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Draw N of the trusted samples, class by class.")
 @click.option("-o", "out", metavar="NEW", required=True, help="Where the repaired model goes (safetensors).")
 @click.option("--scan", metavar="RUN", help="A kept scan of this very model (id or folder).")

@@ -158,8 +158,8 @@ CAUTIONS: tuple[Code, ...] = (
     ),
     Code(
         "OS919",
-        "one class pays for the repair",
-        "The accuracy as a whole holds, but that of one class fell by more than the limit, and than chance explains.",
+        "a class pays for the repair",
+        "The accuracy of one class fell by more than the limit for all, and by more than chance explains.",
         "ostiary repair",
         "a class that was the backdoor's target gives back what it had wrongly taken",
         "repair more gently, or with another method, or with more trusted samples of that class",
@@ -171,5 +171,23 @@ CAUTIONS: tuple[Code, ...] = (
         "ostiary repair without --trusted",
         "none: this is a caution about our own measurement",
         "give trusted samples, or measure both models with `ostiary evaluate`",
+    ),
+    Code(
+        "OS921",
+        "trusted samples not screened",
+        "Whether the trusted samples are planted was not looked at, or not for every class. A repair that learns from "
+        "poison keeps the backdoor.",
+        "ostiary repair --trusted",
+        "none: this is a caution about our own measurement",
+        "give ten trusted samples of each class and four classes at least, or vouch for them otherwise",
+    ),
+    Code(
+        "OS922",
+        "model carries more than weights",
+        "The file holds bounds on layers or a stamp on the input beside the weights; the model was judged with them. "
+        "A program that loads the weights alone runs another model, in which a backdoor may work.",
+        "every verb that takes a model",
+        "a model that `ostiary repair --method mm-bm` or `ostiary harden --method nab` wrote",
+        "use the model through ostiary, or apply what it carries yourself; do not load such a file with strict=False",
     ),
 )

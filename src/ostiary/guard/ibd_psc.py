@@ -120,8 +120,8 @@ def norms_of(model: TorchClassifier) -> list[nn.Module]:
 
 @contextlib.contextmanager
 def amplified(norms: list[nn.Module], factor: float) -> Iterator[None]:
-    """Multiply what these layers give by `factor`, within the block."""
-    hooks = [norm.register_forward_hook(lambda _, __, output: output * factor) for norm in norms]
+    """Multiply what these layers give by `factor`, within the block; bounds that they carry hold afterwards."""
+    hooks = [norm.register_forward_hook(lambda _, __, output: output * factor, prepend=True) for norm in norms]
     try:
         yield
     finally:

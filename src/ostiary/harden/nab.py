@@ -110,7 +110,7 @@ def far_from(model: TorchClassifier) -> Tensor:
 
 def judge(fresh: TorchClassifier, trusted: ImageSet, recipe: Recipe, run: Run) -> TorchClassifier:
     """A copy of `fresh` trained on the trusted samples alone."""
-    epochs = max(recipe.epochs, -(-STEPS * recipe.batch // len(trusted)))
+    epochs = max(recipe.epochs, -(-STEPS // max(1, len(trusted) // recipe.batch)))
     return train(fresh.clone(), trusted, dataclasses.replace(recipe, epochs=epochs), run=run).model
 
 

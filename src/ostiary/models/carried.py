@@ -4,13 +4,15 @@ Both are buffers with a hook that uses them, so that they are copied, moved, has
 work in this package alone: another program that reads the file finds tensors that its architecture does not know.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-BOUND = "upper_bound"
-STAMP, MASK = "input_stamp", "input_mask"
+from ostiary.core.errors import ModelError
+
+BOUND = "ostiary_upper_bound"
+STAMP, MASK = "ostiary_stamp", "ostiary_stamp_mask"
 
 
 def bound(layer: nn.Module, most: Tensor) -> None:
@@ -27,8 +29,16 @@ def stamp_input(module: nn.Module, pattern: Tensor, mask: Tensor) -> None:
     """
     if not hasattr(module, STAMP):
         module.register_forward_pre_hook(_lay_over)
-    module.register_buffer(STAMP, pattern)
-    module.register_buffer(MASK, mask)
+    module.register_buffer(STAMP, pattern.clone())
+    module.register_buffer(MASK, mask.clone())
+
+
+def carried(module: nn.Module) -> str | None:
+    """What `module` carries, in words; None for nothing."""
+    bounds = sum(name.endswith(BOUND) for name, _ in module.named_buffers())
+    parts = [f"bounds on {bounds} layers"] if bounds else []
+    parts += ["a stamp on its input"] if hasattr(module, STAMP) else []
+    return " and ".join(parts) or None
 
 
 def carry(module: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -40,14 +50,22 @@ def carry(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     for name, tensor in state.items():
         layer = layers.get(name.removesuffix(f".{BOUND}")) if name.endswith(f".{BOUND}") else None
         if isinstance(layer, nn.BatchNorm2d) and tensor.shape == (layer.num_features,):
-            bound(layer, _empty(tensor, layer.parameters()))
+            bound(layer, _empty(tensor, layer))
     pattern, mask = state.get(STAMP), state.get(MASK)
     if pattern is not None and mask is not None and pattern.dim() == 3 and pattern.shape[1:] == mask.shape:
-        stamp_input(module, *(_empty(tensor, module.parameters()) for tensor in (pattern, mask)))
+        stamp_input(module, _empty(pattern, module), _empty(mask, module))
 
 
-def _empty(tensor: Tensor, weights: Iterable[nn.Parameter]) -> Tensor:
-    like = next(iter(weights), tensor)
+def check_stamp(module: nn.Module, shape: tuple[int, int, int]) -> None:
+    """Raise ModelError when `module` carries a stamp that is not of the shape (c, h, w) of its input."""
+    pattern = getattr(module, STAMP, None)
+    if pattern is not None and tuple(pattern.shape) != shape:
+        given, wanted = ("x".join(map(str, sides)) for sides in (pattern.shape, shape))
+        raise ModelError(f"the model carries a stamp of {given} for images of {wanted}", hint="the file is damaged")
+
+
+def _empty(tensor: Tensor, module: nn.Module) -> Tensor:
+    like = next(module.parameters(), tensor)
     return torch.empty(tensor.shape, dtype=like.dtype, device=like.device)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ostiary.core.errors import ConfigError, FormatError, ModelError
-from ostiary.models.carried import carry
+from ostiary.models.carried import carry, check_stamp
 from ostiary.models.checkpoint import check_finite, common_prefix, parse_json, read_state, write_state
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.user import build_user_module, is_user_arch
@@ -116,6 +116,7 @@ def load_predictor(
         fill(module, state, arch)
         given = None
     shape = check_shape(input_shape or header.input or given or (channels, SIZE, SIZE))
+    check_stamp(module, shape)
     mean, std = (header.mean, header.std) if normalize is None else parse_normalize(normalize, shape[0])
     return TorchClassifier(module, classes, shape, mean, std, arch=arch, name=path.name).to(device)
 

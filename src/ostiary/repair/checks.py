@@ -14,7 +14,8 @@ from ostiary.models.classifier import TorchClassifier
 from ostiary.screen.summary import summariser
 
 SCREEN = "screen.scan"
-"""The screening of trusted images: on develop models the one that accuses fewest honest sets."""
+"""The screening of trusted images: on develop models it accuses one honest set of nineteen, and suspects no honest
+image beside planted ones (benchmarks/trusted.py)."""
 NAMED = 5
 """Ids in a caution, at most."""
 CHANCE = 0.05
@@ -24,8 +25,8 @@ CHANCE = 0.05
 def look_at_trusted(session: Session, model: TorchClassifier, trusted: ImageSet) -> None:
     """Caution for each class of the trusted images in which some look planted to the model.
 
-    A repair that learns from poison keeps the backdoor, or puts one in. What the screening came to stands in the
-    record's configuration: tasks of fewer than four classes, for one, are not screened.
+    A repair that learns from poison keeps the backdoor, or puts one in. Classes that could not be screened are a
+    caution, too.
     """
     have = dataclasses.replace(have_of(model, trusted), training_data=True)
     screening, run = make("screen", SCREEN, {}), session.run.child()
@@ -41,13 +42,19 @@ def look_at_trusted(session: Session, model: TorchClassifier, trusted: ImageSet)
     )
     result, evidence = outcome.result, outcome.result.evidence
     session.interrupted |= outcome.interrupted
-    session.config["trusted_screened"] = f"{result.method}: {result.reason or result.status}"
+    seen = len(evidence.examined) if isinstance(evidence, SampleEvidence) else 0
+    if seen < len(session.classes):
+        why = result.reason or "the others have too few samples"
+        session.caution("OS921", f"trusted samples of {seen} of {len(session.classes)} classes were screened: {why}")
     if not isinstance(evidence, SampleEvidence):
         return
     for finding in result.findings:
+        if finding.level == "note":
+            continue
         ids = [one.id for one in evidence.suspects if f"class:{one.label}" == finding.subject]
-        named = ", ".join(ids[:NAMED]) + (", …" if len(ids) > NAMED else "")
-        session.caution("OS918", f"among the trusted samples, {finding.message}: {named}")
+        named = f": {', '.join(ids[:NAMED])}" if ids else ""
+        more = ", …" if len(ids) > NAMED else ""
+        session.caution("OS918", f"among the trusted samples, {finding.message}{named}{more}")
 
 
 def too_many(lost: int, n: int, max_loss: float, chance: float = CHANCE) -> bool:

@@ -87,7 +87,7 @@ def repair(
     scanners = plan("scan", preset=preset)
     asked = [chosen, *(scanner.card.id for scanner in scanners)]
     session = start("repair", model, options, {"max_loss": max_loss, "method": chosen}, asked, trusted=trusted)
-    if verdict(before, session.classes) == "incomplete":
+    if trusted is not None and verdict(before, session.classes) == "incomplete":
         session.caution("OS910", f"the scan before the repair did not examine every class; {chosen} was chosen without")
     if trusted is None:
         session.caution("OS920", f"without trusted images nothing tells what {chosen} cost")
@@ -151,16 +151,21 @@ def _refused(session: Session, evidence: RepairEvidence, max_loss: float) -> boo
     for label in losers(evidence, max_loss):
         was, now = evidence.per_class_before[label], evidence.per_class_after[label]
         name = f"class {label} ({session.classes[label]})"
-        session.caution("OS919", f"{name} pays alone: accuracy {was} before, {now} after")
+        session.caution("OS919", f"{name} pays more than the limit: accuracy {was} before, {now} after")
     return False
 
 
 def gentler(method: str) -> str:
     """How to set a repair, given by its id, so that it changes the model less."""
-    known = {field.name for field in dataclasses.fields(method_class("repair", method))}
-    gentle = {"tolerance": "prune less, as in {}.tolerance=0.01", "u": "prune less, as in {}.u=4"}
-    words = next((words for name, words in gentle.items() if name in known), "try a lower rate, as in {}.lr=0.003")
-    return words.format(f"--set {method.partition('.')[2]}")
+    default: dict[str, Any] = {
+        field.name: field.default for field in dataclasses.fields(method_class("repair", method))
+    }
+    name = f"--set {method.partition('.')[2]}"
+    if "tolerance" in default:
+        return f"change less, as in {name}.tolerance={default['tolerance'] / 2:g}"
+    if "u" in default:
+        return f"prune less, as in {name}.u={default['u'] + 1:g}"
+    return f"try a lower rate, as in {name}.lr=0.003"
 
 
 def _scan(model: TorchClassifier, trusted: ImageSet | None, options: Options) -> list[MethodResult]:

@@ -51,7 +51,8 @@ def gated(model: TorchClassifier, gates: Mapping[str, Gate]) -> Iterator[None]:
     hooks = []
     for name, gate in gates.items():
         layer = model.module.get_submodule(name)
-        hooks.append(layer.register_forward_hook(hook_of(layer, gate)))
+        # Before a bound that the layer carries: the gate stands for other weights.
+        hooks.append(layer.register_forward_hook(hook_of(layer, gate), prepend=True))
     try:
         yield
     finally:

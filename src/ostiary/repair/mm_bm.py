@@ -1,7 +1,7 @@
 """MM-BM: bound what the channels give, as low as the task bears."""
 
-import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar
 
 import torch
@@ -27,6 +27,9 @@ GROWTH = 1.2
 LOOK = 10
 """Steps between two looks at the accuracy."""
 
+Bounds = dict[str, Tensor]
+"""The bounds [channels] of each batch normalisation, by its name."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MmBm:
@@ -35,8 +38,9 @@ class MmBm:
     Source: Wang, Xiang, Miller, Kesidis 2024, MM-BD (IEEE S&P; arXiv 2205.06900), the mitigation MM-BM: a trigger works
     by activations larger than any honest image has. Bounds z, one for each channel, minimise the squared change of the
     logits on trusted images plus c times the sum over layers of |z|; no weight changes. c grows by a factor of 1.2
-    while accuracy holds and shrinks while it does not. What is kept is the state of the lowest bounds whose accuracy on
-    half of the trusted images, which nothing else saw, is within `tolerance` of the model's.
+    while accuracy on half of the trusted images, which no gradient saw, is within `tolerance` of the model's, and
+    shrinks while it is not. What is kept are the lowest bounds at which it was, and at the look before, too;
+    failing that the largest activations on all trusted images, which change no answer on these.
 
     Raises NotMet for fewer than four trusted images, and for a model without batch normalisation.
     """
@@ -70,60 +74,83 @@ class MmBm:
         self, model: TorchClassifier, trusted: LabelledSet[Images], evidence: ModelEvidence | None, /, *, run: Run
     ) -> Repaired:
         """Give a copy that carries bounds; `evidence` is not used."""
+        if len(trusted) < 4:
+            raise NotMet(f"needs four trusted images, has {len(trusted)}")
         learn, choose = split(trusted, (0.5, 0.5), seed=run.seed)
-        copy = model.clone().to(run.device)
-        layers = {name: one for name, one in copy.module.named_modules() if isinstance(one, nn.BatchNorm2d)}
-        if not layers:
+        plain, copy = model.clone().to(run.device), model.clone().to(run.device)
+        start = _largest(copy, load_uint8(trusted))
+        if not start:
             raise NotMet("needs batch normalisations, whose channels could be bounded")
-        pixels = load_uint8(learn)
-        start = _largest(copy, pixels, list(layers))
-        bounds = {name: most.clone().requires_grad_() for name, most in start.items()}
-        for name, layer in layers.items():
-            bound(layer, bounds[name])
-        copy.module.requires_grad_(False)
-        x, labels = choose.take(range(len(choose))).to(run.device), choose.labels
-        floor = hits(model.clone().to(run.device), x, labels) - self.tolerance * len(labels)
-        plain, best, lowest, c, before = model.clone().to(run.device), start, math.inf, self.c, False
-        optimizer = torch.optim.Adam(bounds.values(), lr=self.lr)
-        tuning, rng = Tuning(epochs=1, lr=self.lr, batch=BATCH), run.generator("bounds")
-        batches = batches_for(pixels, learn.labels, tuning, steps=self.steps, rng=rng, device=run.device)
-        for step, (images, _) in enumerate(batches, 1):
-            with torch.no_grad():
-                wanted = plain.logits(images)
-            optimizer.zero_grad()
-            (mse_loss(copy.logits(images), wanted) + c * _length(bounds)).backward()
-            optimizer.step()
-            with torch.no_grad():
-                for most in bounds.values():
-                    most.clamp_(min=0.0)
-            if step % LOOK == 0 or step == self.steps:
-                held = hits(copy, x, labels) >= floor
-                length = float(_length(bounds).detach())
-                if held and before and length < lowest:
-                    best, lowest = {name: most.detach().clone() for name, most in bounds.items()}, length
-                c, before = c * GROWTH if held else c / GROWTH, held
-            run.step(step, self.steps, "bounding")
-        for name, layer in layers.items():
-            bound(layer, best[name])
+        best = self._descend(copy, plain, start, learn, choose, run)
+        _hold(copy, best)
         copy.module.requires_grad_(True)
         at = float(_length(best) / _length(start))
         return Repaired(
             copy, {"bounds": f"{at:.0%} of the largest activations, on {len(choose)} trusted images kept apart"}
         )
 
+    def _descend(
+        self,
+        copy: TorchClassifier,
+        plain: TorchClassifier,
+        start: Bounds,
+        learn: LabelledSet[Images],
+        choose: LabelledSet[Images],
+        run: Run,
+    ) -> Bounds:
+        """The lowest bounds that kept the accuracy on `choose`, at two looks in a row."""
+        x, labels = choose.take(range(len(choose))).to(run.device), choose.labels
+        floor = hits(plain, x, labels) - self.tolerance * len(labels)
+        bounds = {name: most.clone().requires_grad_() for name, most in start.items()}
+        _hold(copy, bounds)
+        copy.module.requires_grad_(False)
+        best, lowest, c, held_before = start, float(_length(start)), self.c, False
+        optimizer = torch.optim.Adam(bounds.values(), lr=self.lr)
+        tuning, rng = Tuning(epochs=1, lr=self.lr, batch=BATCH), run.generator("bounds")
+        batches = batches_for(load_uint8(learn), learn.labels, tuning, steps=self.steps, rng=rng, device=run.device)
+        for step, (shifted, _) in enumerate(batches, 1):
+            with torch.no_grad():
+                wanted = plain.logits(shifted)
+            optimizer.zero_grad()
+            (mse_loss(copy.logits(shifted), wanted) + c * _length(bounds)).backward()
+            optimizer.step()
+            with torch.no_grad():
+                for name, most in bounds.items():
+                    most.copy_(most.clamp(min=0.0).minimum(start[name]))
+            if step % LOOK == 0 or step == self.steps:
+                held, length = hits(copy, x, labels) >= floor, float(_length(bounds).detach())
+                if held and held_before and length < lowest:
+                    best, lowest = {name: most.detach().clone() for name, most in bounds.items()}, length
+                c, held_before = c * GROWTH if held else c / GROWTH, held
+            run.step(step, self.steps, "bounding")
+        return best
 
-def _length(bounds: dict[str, Tensor]) -> Tensor:
+
+def _hold(model: TorchClassifier, bounds: Bounds) -> None:
+    for name, most in bounds.items():
+        bound(model.module.get_submodule(name), most)
+
+
+def _length(bounds: Bounds) -> Tensor:
     """The sum over layers of the length of their bounds."""
     return torch.stack([most.norm() for most in bounds.values()]).sum()
 
 
 @torch.no_grad()
-def _largest(model: TorchClassifier, pixels: Tensor, names: list[str], at_once: int = 256) -> dict[str, Tensor]:
-    """The largest value of every channel on these images, 0 at least."""
-    found: dict[str, Tensor] = {}
-    for part in pixels.split(at_once):
-        given = model.activations(part.to(model.device).float() / 255.0, names)
-        for name, values in given.items():
-            most = values.amax((0, 2, 3)).clamp(min=0.0)
-            found[name] = torch.maximum(found[name], most) if name in found else most
+def _largest(model: TorchClassifier, pixels: Tensor, at_once: int = 256) -> Bounds:
+    """The largest value, 0 at least, that each channel of each batch normalisation gives for these images."""
+    found: Bounds = {}
+
+    def note(name: str, _: nn.Module, __: object, output: Tensor) -> None:
+        most = output.amax((0, 2, 3)).clamp(min=0.0)
+        found[name] = torch.maximum(found[name], most) if name in found else most
+
+    layers = [(name, one) for name, one in model.module.named_modules() if isinstance(one, nn.BatchNorm2d)]
+    hooks = [layer.register_forward_hook(partial(note, name)) for name, layer in layers]
+    try:
+        for part in pixels.split(at_once):
+            model.logits(part.to(model.device).float() / 255.0)
+    finally:
+        for hook in hooks:
+            hook.remove()
     return found

@@ -161,6 +161,9 @@ def next_step(record: Record) -> tuple[str, str]:
         return "Look at the suspects, then export their ids:", "ostiary screen DATA --export-suspects ids.csv"
     if record.kind == "repair" and "refused" in record.config:
         return f"Nothing was written: {show(str(record.config['refused']), 300)}", ""
+    if record.kind == "repair" and "out" not in record.config:
+        reason = next((result.reason for result in record.results if result.reason), "the repair did not finish")
+        return f"Nothing was written: {show(reason, 300)}", ""
     if record.kind == "repair":
         return "Scan what the repair wrote:", "ostiary scan NEW.safetensors --trusted DATA"
     if record.kind == "harden":
