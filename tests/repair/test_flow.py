@@ -40,7 +40,7 @@ def test_a_loss_is_too_much_when_chance_does_not_explain_it(lost: int, n: int, m
     [
         ("clp", "prune less, as in --set clp.u=4"),
         ("anp", "change less, as in --set anp.tolerance=0.01"),
-        ("mm-bm", "change less, as in --set mm-bm.tolerance=0.005"),
+        ("mm-bm", "change less, as in --set mm-bm.tolerance=0.01"),
         ("nad", "try a lower rate, as in --set nad.lr=0.003"),
     ],
 )

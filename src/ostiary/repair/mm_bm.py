@@ -39,8 +39,8 @@ class MmBm:
     by activations larger than any honest image has. Bounds z, one for each channel, minimise the squared change of the
     logits on trusted images plus c times the sum over layers of |z|; no weight changes. c grows by a factor of 1.2
     while accuracy on half of the trusted images, which no gradient saw, is within `tolerance` of the model's, and
-    shrinks while it is not. What is kept are the lowest bounds at which it was, and at the look before, too;
-    failing that the largest activations on all trusted images, which change no answer on these.
+    shrinks while it is not. What is kept are the lowest bounds at which it was; failing that the largest activations on
+    all trusted images, which change no answer on these.
 
     Raises NotMet for fewer than four trusted images, and for a model without batch normalisation.
     """
@@ -59,7 +59,7 @@ class MmBm:
             "accuracy that counts is that on images kept apart, not on those that the bounds learn from",
         ),
         blind_spots=(
-            "triggers that work without large activations: on a small CNN FTrojan stays at 29 %",
+            "triggers that work without large activations: on a small CNN SIG stays at 96 %, FTrojan at 23 %",
             "the bounds lie beside the weights: other programs that read the file must apply them",
         ),
         marks=frozenset({"mechanism"}),
@@ -68,7 +68,7 @@ class MmBm:
     steps: Annotated[int, Field(gt=0)] = 300
     lr: Annotated[float, Field(gt=0)] = 0.05
     c: Annotated[float, Field(gt=0)] = 0.2
-    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.01
+    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.02
 
     def repair(
         self, model: TorchClassifier, trusted: LabelledSet[Images], evidence: ModelEvidence | None, /, *, run: Run
@@ -98,13 +98,13 @@ class MmBm:
         choose: LabelledSet[Images],
         run: Run,
     ) -> Bounds:
-        """The lowest bounds that kept the accuracy on `choose`, at two looks in a row."""
+        """The lowest bounds that kept the accuracy on `choose`."""
         x, labels = choose.take(range(len(choose))).to(run.device), choose.labels
         floor = hits(plain, x, labels) - self.tolerance * len(labels)
         bounds = {name: most.clone().requires_grad_() for name, most in start.items()}
         _hold(copy, bounds)
         copy.module.requires_grad_(False)
-        best, lowest, c, held_before = start, float(_length(start)), self.c, False
+        best, lowest, c = start, float(_length(start)), self.c
         optimizer = torch.optim.Adam(bounds.values(), lr=self.lr)
         tuning, rng = Tuning(epochs=1, lr=self.lr, batch=BATCH), run.generator("bounds")
         batches = batches_for(load_uint8(learn), learn.labels, tuning, steps=self.steps, rng=rng, device=run.device)
@@ -119,9 +119,9 @@ class MmBm:
                     most.copy_(most.clamp(min=0.0).minimum(start[name]))
             if step % LOOK == 0 or step == self.steps:
                 held, length = hits(copy, x, labels) >= floor, float(_length(bounds).detach())
-                if held and held_before and length < lowest:
+                if held and length < lowest:
                     best, lowest = {name: most.detach().clone() for name, most in bounds.items()}, length
-                c, held_before = c * GROWTH if held else c / GROWTH, held
+                c = c * GROWTH if held else c / GROWTH
             run.step(step, self.steps, "bounding")
         return best
 
