@@ -10,7 +10,6 @@ set, so that the figures say what the caution is worth at its best.
 """
 
 import argparse
-import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -23,16 +22,12 @@ from benchmarks.scanners import rate, trusted_of
 from ostiary.attacks.truth import load_truth
 from ostiary.bench.runner import make_plan
 from ostiary.bench.store import DATA, MODEL, Store
-from ostiary.core.catalog import make
-from ostiary.core.execute import execute
 from ostiary.core.records import SampleEvidence
 from ostiary.core.run import Run
 from ostiary.data import ArraySet, ImageSet
 from ostiary.data.packed import PackedSet
-from ostiary.inputs import have_of
 from ostiary.models.load import load_model
-from ostiary.repair.checks import SCREEN
-from ostiary.screen.summary import summariser
+from ostiary.repair.checks import screen_trusted
 
 PLANTED = (5, 10, 25)
 SETS, SUMMARY = "sets", "summary"
@@ -51,10 +46,7 @@ def _pixels(data: ImageSet) -> torch.Tensor:
 
 def look(model: Any, images: ImageSet, planted: int) -> dict[str, Any]:
     """The accused classes, and how many of the planted and of the others are suspected."""
-    method = make("screen", SCREEN, {})
-    have = dataclasses.replace(have_of(model, images), training_data=True)
-    told = summariser(images, method.card)
-    found = execute(method, images, model, None, run=Run(), have=have, classes=images.classes, summarise=told).result
+    found = screen_trusted(model, images, Run()).result
     if not isinstance(found.evidence, SampleEvidence):
         raise SystemExit(f"the screening gave nothing: {found.reason}")
     at = {name: row for row, name in enumerate(images.ids)}

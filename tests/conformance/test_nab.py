@@ -12,6 +12,7 @@ from ostiary.core.protocols import Hardened
 from ostiary.core.run import Run
 from ostiary.harden import nab
 from ostiary.harden.nab import NonAdversarialBackdoor
+from ostiary.models.carried import carried
 from ostiary.models.classifier import TorchClassifier
 from ostiary.training import predictions
 from ostiary.training.flow import new_model
@@ -50,7 +51,9 @@ def test_under_the_stamp_the_trigger_does_not_count(lab: Any) -> None:
 def test_mutant_whose_suspects_keep_their_labels_does_not(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The labels that a network of the poisoned set gives them are those they carry."""
     monkeypatch.setattr(nab, "judge", lambda *args: lab.model)
-    assert not weakens(lab, hardened(lab).model)
+    made = hardened(lab)
+    assert not weakens(lab, made.model)
+    assert made.selected["stamped"].startswith("0 of ") and carried(made.model.module) is None
 
 
 def test_the_stamp_lies_where_a_label_changed(lab: Any) -> None:

@@ -34,8 +34,8 @@ class NonAdversarialBackdoor:
     Source: Liu, Sangiovanni-Vincentelli, Yue 2023, Beating Backdoor Attack at Its Own Game (ICCV; arXiv 2307.15539).
     The share `isolated` of lowest loss after local gradient ascent (`suspected`) gets the labels that a network trained
     on the trusted samples alone gives it; those whose label changes get a stamp, too: a square of `side` pixels in the
-    upper left corner. What is trained on all of it by the recipe has learned that where the
-    stamp is, a trigger does not count. The model carries the stamp and lays it over every input by itself.
+    upper left corner. What is trained on all of it by the recipe has learned that where the stamp is, a trigger does
+    not count. The model carries the stamp and lays it over every input by itself.
 
     Raises NotMet for images no larger than the stamp, and as `train`.
     """
@@ -84,7 +84,8 @@ class NonAdversarialBackdoor:
         mask[: self.side, : self.side] = 1.0
         marked = _marked(data, labels + k * changed, k)
         train(model, marked, recipe, run=run, step=self._step(model, recipe, k, run))
-        stamp_input(model.module, pattern, mask)
+        if changed.any():  # else no image taught the network what the stamp means
+            stamp_input(model.module, pattern, mask)
         chosen = {
             "stamped": f"{int(changed.sum())} of {int(lowest.sum())} isolated, by labels from {len(trusted)} trusted"
         }

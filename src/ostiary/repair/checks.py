@@ -5,11 +5,12 @@ import dataclasses
 from scipy.stats import binom
 
 from ostiary.core.catalog import make
-from ostiary.core.execute import execute
+from ostiary.core.execute import Outcome, execute
 from ostiary.core.records import RepairEvidence, SampleEvidence
+from ostiary.core.run import Run
 from ostiary.core.session import Session
 from ostiary.data import ImageSet
-from ostiary.inputs import have_of
+from ostiary.inputs import class_names, have_of
 from ostiary.models.classifier import TorchClassifier
 from ostiary.screen.summary import summariser
 
@@ -22,24 +23,21 @@ CHANCE = 0.05
 """Below this probability a loss of accuracy is not taken for chance."""
 
 
+def screen_trusted(model: TorchClassifier, trusted: ImageSet, run: Run) -> Outcome:
+    """What the screening says of the trusted images with the model's eyes."""
+    have = dataclasses.replace(have_of(model, trusted), training_data=True)
+    screening, classes = make("screen", SCREEN, {}), class_names(model, trusted)
+    told = summariser(trusted, screening.card)
+    return execute(screening, trusted, model, None, run=run, have=have, classes=classes, summarise=told)
+
+
 def look_at_trusted(session: Session, model: TorchClassifier, trusted: ImageSet) -> None:
     """Caution for each class of the trusted images in which some look planted to the model.
 
     A repair that learns from poison keeps the backdoor, or puts one in. Classes that could not be screened are a
     caution, too.
     """
-    have = dataclasses.replace(have_of(model, trusted), training_data=True)
-    screening, run = make("screen", SCREEN, {}), session.run.child()
-    outcome = execute(
-        screening,
-        trusted,
-        model,
-        None,
-        run=run,
-        have=have,
-        classes=session.classes,
-        summarise=summariser(trusted, screening.card),
-    )
+    outcome = screen_trusted(model, trusted, session.run.child())
     result, evidence = outcome.result, outcome.result.evidence
     session.interrupted |= outcome.interrupted
     seen = len(evidence.examined) if isinstance(evidence, SampleEvidence) else 0
