@@ -45,6 +45,8 @@ MODELS, SUMMARY = "models", "summary"
 PATCHES = ("badnets", "trojan-nn", "poisoned-tuning")
 """Attacks whose trigger is one small patch."""
 WORKS = 0.5
+LIMIT_SET = {("small-cnn", "twin"): 354, ("small-cnn", "benign"): 312, ("vgg11-bn", "twin"): 324}
+"""From these seeds on models were trained after `LEAST_DISTANCE` had been set: they are no part of what it rests on."""
 LOWEST = -10.0
 """Stands for the z of a model no class of which meets the other limits."""
 
@@ -179,7 +181,7 @@ def area(bad: Sequence[float], good: Sequence[float]) -> str:
 def summarise(records: Records, preset: str) -> None:
     """Rows of the summary from all rows of models: over all, and for each architecture and data set by itself."""
     rows = [
-        row["figures"]
+        row["figures"] | {"seed": row["seeds"][0]}
         for row in records.document["rows"]
         if row["table"] == MODELS and row["key"].startswith(f"{preset}: ")
     ]
@@ -220,6 +222,7 @@ def _sum_up(records: Records, prefix: str, rows: list[dict[str, Any]]) -> None:
         ("never attacked", [row for row in good if row["kind"] == "twin"]),
         ("hard-benign", [row for row in good if row["kind"] == "benign"]),
         ("never attacked and hard-benign", good),
+        ("never attacked and hard-benign, trained after the limit was set", [row for row in good if _later(row)]),
     ):
         if group:
             figures = {
@@ -227,6 +230,10 @@ def _sum_up(records: Records, prefix: str, rows: list[dict[str, Any]]) -> None:
                 "called backdoor": rate(row["verdict"] == "backdoor" for row in group),
             }
             records.add(SUMMARY, f"{prefix}{words}", figures, seeds=[], n=len(group), seconds=0.0)
+
+
+def _later(row: dict[str, Any]) -> bool:
+    return bool(row["seed"] >= LIMIT_SET.get((row["arch"], row["kind"]), math.inf))
 
 
 def arguments() -> argparse.Namespace:

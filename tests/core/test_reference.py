@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from ostiary.core.card import Card, Limit, Needs
-from ostiary.core.decide import decide
+from ostiary.core.decide import CONFIRM_DISTANCE, decide
 from ostiary.core.errors import ConfigError, FormatError
 from ostiary.core.records import Candidate, ClassScore, FormName, ModelEvidence, Rate
 from ostiary.core.reference import (
     ALPHA,
     DISTANCE,
+    LEAST_DISTANCE,
     LEAST_MODELS,
     MEASURE,
     ClassValues,
@@ -163,14 +164,15 @@ def test_findings_of_judged_evidence(form: FormName, level: str) -> None:
     assert "0 of 39 reference models have a class as strange" in found.message
 
 
-@pytest.mark.parametrize(("ratio", "level"), [(1.45, "suspect"), (2.5, "backdoor")])
-def test_a_backdoor_is_far_beyond_all_references(ratio: float, level: str) -> None:
-    """Both are stranger than every reference model; one only just."""
+@pytest.mark.parametrize(("ratio", "levels"), [(1.45, []), (1.65, ["suspect"]), (2.5, ["backdoor"])])
+def test_a_finding_lies_far_beyond_all_references_and_a_backdoor_farther(ratio: float, levels: list[str]) -> None:
+    """All are stranger than every reference model; one only just."""
     one = null(drawn(39))
     judged = one.judge(evidence([1.0, 1.0, ratio]), CARD)
     assert judged.per_class[2].measures[MEASURE] == 1 / 40
-    assert (judged.per_class[2].measures[DISTANCE] >= 3) == (level == "backdoor")
-    assert [found.level for found in decide(judged, CARD, CLASSES, one)] == [level]
+    distance = judged.per_class[2].measures[DISTANCE]
+    assert (distance >= LEAST_DISTANCE, distance >= CONFIRM_DISTANCE) == (bool(levels), "backdoor" in levels)
+    assert [found.level for found in decide(judged, CARD, CLASSES, one)] == levels
 
 
 def test_a_natural_class_beyond_the_built_in_limit_is_no_finding_against_references() -> None:

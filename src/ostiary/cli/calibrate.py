@@ -67,7 +67,7 @@ def command(ctx: click.Context, /, models: tuple[str, ...], **o: Any) -> None:
 
 
 def _summary(reference: "Reference", methods: "Sequence[str]", out: str) -> list[str]:
-    from ostiary.core.reference import ALPHA, LEAST_MODELS, Null
+    from ostiary.core.reference import ALPHA, LEAST_DISTANCE, LEAST_MODELS, Null
 
     count = len(reference.models)
     lines = [f"reference {reference.id}: {count} models of {reference.arch}, {len(reference.classes)} classes"]
@@ -75,6 +75,8 @@ def _summary(reference: "Reference", methods: "Sequence[str]", out: str) -> list
         return [*lines, f"{LEAST_MODELS - count} more are needed before a scan can use it", f"wrote {out}"]
     null = Null(reference, methods, reference.classes)
     strange = sorted(zip(null.statistics, reference.models, strict=True), key=lambda pair: -pair[0])[:3]
-    lines.append(f"judged by one another, {null.false_positives} would be findings at p <= {ALPHA}")
+    lines.append(
+        f"judged by one another, {null.false_positives} would be findings, at p <= {ALPHA} and z >= {LEAST_DISTANCE}"
+    )
     lines.append("strangest: " + ", ".join(f"{model.name} (z {z:.1f})" for z, model in strange))
     return [*lines, f"wrote {out}"]

@@ -29,6 +29,8 @@ DISTANCE = "z_reference"
 """The name of the distance from the reference models that p comes from: 1 is what one model in ten reaches."""
 ALPHA = 0.05
 """A class is a finding when at most this share of reference models has one as strange."""
+LEAST_DISTANCE = 2.6
+"""And when its distance reaches this: the thirty models that people can train tell one in thirty, no rarer thing."""
 LEAST_MODELS = 19
 """With fewer, no p-value can reach ALPHA: the smallest is 1 / (models + 1)."""
 NAMED_MODELS = 5
@@ -244,8 +246,8 @@ class Null:
         return len(self.statistics)
 
     def limits(self, card: Card) -> tuple[Limit, ...]:
-        """The limits of `card` with p in place of the first."""
-        return (Limit(measure=MEASURE, high=ALPHA), *card.others)
+        """The limits of `card` with p and the distance behind it in place of the first."""
+        return (Limit(measure=MEASURE, high=ALPHA), Limit(measure=DISTANCE, low=LEAST_DISTANCE), *card.others)
 
     def judge(self, evidence: ModelEvidence, card: Card) -> ModelEvidence:
         """The evidence with p, and the distance z behind it, of each class that meets all limits of `card` but one."""
@@ -273,8 +275,8 @@ class Null:
     @property
     def false_positives(self) -> Rate:
         """How many of the reference models would be findings, each judged by the others."""
-        finite = self.statistics[self.statistics > -math.inf]
-        p = [int((self.statistics >= own).sum()) / self.models for own in finite]  # the model itself is the 1 of 1 + k
+        far = self.statistics[self.statistics >= LEAST_DISTANCE]
+        p = [int((self.statistics >= own).sum()) / self.models for own in far]  # the model itself is the 1 of 1 + k
         return Rate(k=sum(one <= ALPHA for one in p), n=self.models)
 
     def calibration(self) -> Calibration:
@@ -282,7 +284,8 @@ class Null:
         reference = self.reference
         return Calibration(
             id=reference.id,
-            description=f"p at most {ALPHA} against models of {reference.arch} with {len(reference.classes)} classes, "
+            description=f"p at most {ALPHA} and z at least {LEAST_DISTANCE} against models of {reference.arch} with "
+            f"{len(reference.classes)} classes, "
             f"scanned with {reference.trusted_samples} trusted samples of '{reference.trusted}'",
             models=self.models,
             false_positive_rate=self.false_positives,
