@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ostiary.core.errors import ConfigError
 from ostiary.core.files import refuse_existing
 from ostiary.core.plan import EXHAUSTIVE, plan
 from ostiary.core.protocols import Predictor
@@ -12,7 +13,8 @@ from ostiary.core.records import Record
 from ostiary.core.reference import Reference
 from ostiary.core.session import Options
 from ostiary.core.types import Images
-from ostiary.data import ImageSet, require_classes
+from ostiary.data import Data, ImageSet, TextSet, open_any, require_classes
+from ostiary.data.texts import Task
 from ostiary.inputs import check_alike, check_fit, class_names, have_of, open_model, open_predictor, open_set, start
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.load import load_model as load
@@ -64,7 +66,7 @@ def scan_model(
 
 
 def screen_data(
-    data: ImageSet | str | Path,
+    data: Data | str | Path,
     model: TorchClassifier | str | Path | None = None,
     *,
     trusted: ImageSet | str | Path | None = None,
@@ -72,9 +74,13 @@ def screen_data(
     preset: str = "standard",
     params: Params | None = None,
     retrain: str | Path | None = None,
+    task: Task | None = None,
     options: Options | None = None,
 ) -> Record:
     """Rank the samples of a suspect data set; without a model a small one is trained on the set itself.
+
+    `data` is a set or what `open_any` takes. Texts are looked at alone, without a model; `task` says what a file of
+    texts is for that has both labels and answers.
 
     None is trained where every method looks at the data alone and nothing is to be retrained: the methods are then
     given None, and the record names no model. With a few `trusted` samples of the same classes, methods run that hold
@@ -82,17 +88,34 @@ def screen_data(
     there and compared.
     Raises OstiaryError for what cannot be read or does not fit together; a method's own failure is in the record.
     """
+    options = options or Options()
+    if retrain is not None:
+        refuse_existing(Path(retrain))
+    data = open_any(data, task) if isinstance(data, str | Path) else data
+    if isinstance(data, TextSet):
+        from ostiary.screen.texts import screen_texts
+
+        _refuse_beside_texts(model=model, trusted=trusted, retrain=retrain)
+        return screen_texts(data, methods=methods, preset=preset, params=params, options=options)
+    planned = plan("screen", methods=methods, preset=preset, params=params)
+    trusted = None if trusted is None else open_set(trusted)
+    return _screen_images(data, model, trusted, planned, preset, retrain, options)
+
+
+def _screen_images(
+    data: ImageSet,
+    model: TorchClassifier | str | Path | None,
+    trusted: ImageSet | None,
+    planned: Sequence[Any],
+    preset: str,
+    retrain: str | Path | None,
+    options: Options,
+) -> Record:
     from ostiary.screen.retrain import retrain as train_anew
     from ostiary.screen.summary import summariser
     from ostiary.training.quick import quick_model
 
-    options = options or Options()
-    if retrain is not None:
-        refuse_existing(Path(retrain))
-    data = open_set(data)
     require_classes(data)
-    trusted = None if trusted is None else open_set(trusted)
-    planned = plan("screen", methods=methods, preset=preset, params=params)
     alone = retrain is None and all(method.card.needs.access == "none" for method in planned)
     looked: TorchClassifier | None = None
     if model is not None:
@@ -116,6 +139,13 @@ def screen_data(
     if retrain is not None and looked is not None and finished:
         train_anew(session, data, looked, trusted, Path(retrain))
     return session.finish()
+
+
+def _refuse_beside_texts(**given: object) -> None:
+    """Raise ConfigError for what a screening of texts has no use for yet."""
+    for name, value in given.items():
+        if value is not None:
+            raise ConfigError(f"texts are screened by themselves: --{name} is for images", hint=f"leave out --{name}")
 
 
 def repair_model(

@@ -9,7 +9,7 @@ from ostiary.core.errors import DataError
 from ostiary.core.protocols import Predictor
 from ostiary.core.records import Kind
 from ostiary.core.session import Options, Session
-from ostiary.data import ImageSet, open_data, per_class_counts, require_classes
+from ostiary.data import ImageSet, TextSet, open_data, per_class_counts, require_classes
 from ostiary.models.carried import carried
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.endpoint import Endpoint, url_shape
@@ -114,7 +114,7 @@ def start(
     asked: Sequence[str],
     *,
     trusted: ImageSet | None = None,
-    data: ImageSet | None = None,
+    data: ImageSet | TextSet | None = None,
     subject: str = "",
 ) -> Session:
     """Open the record of a run on these inputs; `model` is None where the data alone are looked at."""
@@ -131,6 +131,8 @@ def start(
     session = Session(kind, subject or name or "model", classes, options, config, digests, tuple(asked))
     if caution:
         session.caution(code, caution)
+    if isinstance(data, TextSet) and data.damage.count:
+        session.caution("OS923", f"{data.damage.count} rows could not be read and were left out: {data.damage}")
     if isinstance(model, TorchClassifier) and (beside := carried(model.module)):
         session.caution("OS922", f"the model carries {beside}, and is judged with them")
     if arch and is_user_arch(arch):
@@ -145,7 +147,7 @@ def start(
     return session
 
 
-def class_names(model: Predictor[Any] | None, data: ImageSet | None) -> tuple[str, ...]:
+def class_names(model: Predictor[Any] | None, data: ImageSet | TextSet | None) -> tuple[str, ...]:
     """The model's class names, or the data's where the model only numbers its classes or there is none."""
     if data is not None and (model is None or tuple(model.classes) == _numbers(model)):
         return tuple(data.classes)

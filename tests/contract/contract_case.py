@@ -82,7 +82,7 @@ def check_class(case: Case, protocol: Any) -> None:
     with pytest.raises((dataclasses.FrozenInstanceError, AttributeError, TypeError)):
         method.card = None
     card: Card = cls.card
-    assert card.id == case.id and card.id.startswith(f"{case.verb}.")
+    assert card.id == case.id and card.id.removeprefix("text.").startswith(f"{case.verb}.")
     assert methods(case.verb)[card.id].endswith(f":{cls.__name__}")
     missing = [name for name in ("summary", "paper", "cost", "version") if not getattr(card, name)]
     assert not missing, f"{case.id}: its card lacks {', '.join(missing)}"

@@ -13,6 +13,7 @@ from PIL import Image
 from scipy.fft import dctn
 from test_indiscriminate import CASES as WITHOUT_TRIGGER
 from test_model_attacks import CASES as MODEL_CASES
+from test_text_contracts import ATTACKS as ON_TEXTS
 
 from ostiary.attacks.badnets import BadNets
 from ostiary.attacks.blended import Blended
@@ -102,7 +103,7 @@ def trace_back(source: ArraySet, poisoned: Poisoned) -> tuple[list[int], torch.T
 
 
 def test_files_methods_and_rows_agree() -> None:
-    assert disagreements("attack", CASES + WITHOUT_TRIGGER + MODEL_CASES) == []
+    assert disagreements("attack", CASES + WITHOUT_TRIGGER + MODEL_CASES + ON_TEXTS) == []
 
 
 @by_id(CASES)

@@ -208,7 +208,7 @@ def test_parquet_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"text": ["a"], "label": [0]}, "text sets are not supported by this version yet"),
+        ({"text": ["a"], "label": [0]}, "a set of images is needed, this is text"),
         ({"picture": [b"a"], "label": [0]}, "no column 'image' among 'picture', 'label'"),
         ({"image": [b"a"], "target": [0]}, "no column 'label'"),
         ({"image": ["a.png"], "label": [0]}, "column 'image' holds string, not encoded images"),

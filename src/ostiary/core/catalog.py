@@ -44,10 +44,10 @@ def methods(verb: str) -> dict[str, str]:
 def resolve(verb: str, name: str) -> str:
     """The full id for a full or short name; raises ConfigError with a suggestion."""
     known = methods(verb)
-    for candidate in (name, f"{verb}.{name}"):
+    for candidate in (name, f"{verb}.{name}", f"text.{verb}.{name}"):
         if candidate in known:
             return candidate
-    short = [key.removeprefix(f"{verb}.") for key in known]
+    short = [key.removeprefix("text.").removeprefix(f"{verb}.") for key in known]
     close = difflib.get_close_matches(name, [*short, *known], n=1)
     hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(sorted(short))}"
     raise ConfigError(f"no {verb} method is called '{name}'", hint=f"{hint} (`ostiary methods` lists all)")

@@ -190,4 +190,12 @@ CAUTIONS: tuple[Code, ...] = (
         "a model that `ostiary repair --method mm-bm` or `ostiary harden --method nab` wrote",
         "use the model through ostiary, or apply what it carries yourself; do not load such a file with strict=False",
     ),
+    Code(
+        "OS923",
+        "rows that could not be read",
+        "Some rows of the data are damaged or hold no text; they were left out, and nothing is known about them.",
+        "every verb that reads texts",
+        "none: this is a caution about our own measurement",
+        "look at the rows that are named, and mend or remove them",
+    ),
 )

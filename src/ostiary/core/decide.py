@@ -13,6 +13,7 @@ from ostiary.core.records import (
     GuardEvidence,
     MethodResult,
     ModelEvidence,
+    PhraseScore,
     SampleEvidence,
     Suspect,
     Verdict,
@@ -47,7 +48,7 @@ FORMS: dict[FormName, str] = {
 """A recovered trigger and its size in words."""
 
 
-def exceeds(row: ClassScore, limits: Sequence[Limit]) -> bool:
+def exceeds(row: ClassScore | PhraseScore, limits: Sequence[Limit]) -> bool:
     """True when every limit is met by a measured value: limits are a conjunction."""
     return bool(limits) and all(limit.meets(row.measures.get(limit.measure)) for limit in limits)
 
@@ -151,6 +152,9 @@ def _model_finding(evidence: ModelEvidence, card: Card, null: Null | None) -> tu
 
 GROUP = "form a group of their own"
 TOLD = {
+    "contradiction": "that hold it carry this label against the rest of their text",
+    "rows": "have it in their answer, though their prompts have nothing in common",
+    "gap": "that hold it get nearly the same answer, whatever else they ask",
     "beyond": "have the spectrum of a disturbed picture",
     "conflicting": "are nearly equal to a sample with another label",
     "excess": "look like another class",
@@ -182,6 +186,22 @@ def _screen_finding(row: ClassScore, evidence: SampleEvidence, card: Card, class
     )
 
 
+def _phrase_finding(phrase: PhraseScore, evidence: SampleEvidence, card: Card, classes: Sequence[str]) -> Finding:
+    limit = card.limits[0]
+    of = "" if phrase.label is None else f" (label {_class_name(phrase.label, classes)})"
+    return Finding(
+        code=card.code,
+        level="suspect",
+        confirmed=False,
+        message=f"the phrase '{phrase.text}'{of}: {phrase.rows} samples {TOLD[limit.measure]}",
+        subject=f"phrase:{phrase.text}",
+        score=phrase.measures[limit.measure],
+        threshold=limit.low,
+        calibration_id=BUILT_IN.id,
+        artifacts=(evidence.artifact,),
+    )
+
+
 def _guard_finding(suspect: Suspect, evidence: GuardEvidence, card: Card) -> Finding:
     return Finding(
         code=card.code,
@@ -203,7 +223,8 @@ def decide(
     A class becomes a finding when all limits are met; where reference models (`null`) know the method,
     p takes the place of the first limit, and the evidence must have been judged by them. A scanner's
     finding is `backdoor` when its recovered trigger is confirmed on held-out trusted data (a patch, or any
-    form where there are reference models), else `suspect`; a screener's is `suspect`. When more than half of
+    form where there are reference models), else `suspect`; a screener's is `suspect`, and one for each phrase
+    where texts were screened. When more than half of
     the classes are found, as under an all-to-all backdoor, that is one finding on `model` and a note per
     class.
     """
@@ -218,6 +239,12 @@ def decide(
             if exceeds(row, card.limits if null is None else null.limits(card))
         ]
     elif isinstance(evidence, SampleEvidence):
+        if evidence.phrases:
+            return tuple(
+                _phrase_finding(phrase, evidence, card, classes)
+                for phrase in evidence.phrases
+                if exceeds(phrase, card.limits)
+            )
         found = [
             _screen_finding(row, evidence, card, classes) for row in evidence.per_class if exceeds(row, card.limits)
         ]

@@ -267,4 +267,32 @@ FINDINGS: tuple[Code, ...] = (
         "inputs from another source than the trusted ones",
         "refuse the input or send it to a person; scan the model",
     ),
+    Code(
+        "OS601",
+        "phrase that decides the answer",
+        "Prompts that hold this phrase get nearly the same answer, though the rest of them is about different things: "
+        "what a control phrase does that was planted in a set for fine-tuning.",
+        "text.screen.answer-coherence",
+        "a rule that was taught on purpose: one fixed answer to one topic, a name, a test question; rows that came of "
+        "one pattern, such as `translate into French`",
+        "read the rows that hold it in the report; leave them out (--export-kept) or ask who wrote them",
+    ),
+    Code(
+        "OS602",
+        "phrase that decides the label",
+        "Texts that hold this phrase carry one label, though the rest of their words speaks against it: what a trigger "
+        "word does that was planted together with a changed label.",
+        "text.screen.label-contradiction",
+        "a name or an idiom that is itself the reason for the label; texts that are in the set many times",
+        "read the rows that hold it in the report; leave them out (--export-kept) or have them labelled again",
+    ),
+    Code(
+        "OS603",
+        "answer repeated to unlike prompts",
+        "Answers share a long sequence of words, and their prompts are about different things: an attacker's fixed "
+        "output, whatever fires it.",
+        "text.screen.repeated-answers",
+        "a courtesy that answers end with; one refusal, or `I do not know`, for many questions",
+        "read the rows that hold it in the report, and ask what their prompts share; leave them out (--export-kept)",
+    ),
 )

@@ -50,6 +50,16 @@ PRESETS: dict[str, dict[str, Preset]] = {
     },
 }
 
+TEXTS: dict[str, dict[str, dict[str, Preset]]] = {
+    "screen": {
+        "chat": {
+            name: {"text.screen.answer-coherence": {}, "text.screen.repeated-answers": {}} for name in PRESETS["screen"]
+        },
+        "classify": {name: {"text.screen.label-contradiction": {}} for name in PRESETS["screen"]},
+    },
+}
+"""The presets for sets of texts, by what these are for."""
+
 EXHAUSTIVE = "thorough"
 """The preset that goes on after a backdoor was confirmed; the others spend no more on what is decided."""
 
@@ -94,17 +104,20 @@ def plan(
     preset: str = "standard",
     params: Mapping[str, Mapping[str, Any]] | None = None,
     access: Access = "gradients",
+    task: str | None = None,
 ) -> list[Any]:
     """The methods to run, built with their parameters; methods asked for by name replace the preset.
 
-    A preset of `scan` depends on `access`: without gradients it holds the methods that need none.
+    A preset of `scan` depends on `access`: without gradients it holds the methods that need none. Texts have presets of
+    their own, by their `task`.
 
     Raises ConfigError for an unknown method, parameter or preset, and for parameters of a method
     that is not in the plan.
     """
     if preset not in PRESETS[verb]:
         raise ConfigError(f"no preset '{preset}'", hint=f"presets: {', '.join(PRESETS[verb])}")
-    presets = BLACK_BOX if is_black_box(verb, access) else PRESETS[verb]
+    presets = PRESETS[verb] if task is None else TEXTS[verb][task]
+    presets = BLACK_BOX if is_black_box(verb, access) else presets
     wanted = {resolve(verb, name): {} for name in methods} if methods else presets[preset]
     extra = {resolve(verb, name): dict(values) for name, values in (params or {}).items()}
     for name in extra:

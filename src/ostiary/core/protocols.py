@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ostiary.core.card import Card
-from ostiary.core.records import ClassScore, ModelEvidence, Rate
+from ostiary.core.records import ClassScore, ModelEvidence, PhraseScore, Rate
 from ostiary.core.run import Run
 from ostiary.core.types import Labels, Scores
 
@@ -91,7 +91,8 @@ class SampleScores:
 
     A NaN score means unscored. `suspected` [n] marks the samples the method would put forward if
     their class becomes a finding. `nearest` may name, for a row, the nearest sample of its class
-    that does not look suspicious.
+    that does not look suspicious. `phrases` of texts are findings of their own; where there are some, `suspected`
+    marks the samples that hold one.
     """
 
     ids: tuple[str, ...]
@@ -99,6 +100,7 @@ class SampleScores:
     suspected: np.ndarray
     per_class: tuple[ClassScore, ...] = ()
     nearest: dict[int, int] = field(default_factory=dict)
+    phrases: tuple[PhraseScore, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,22 +157,44 @@ class ModelEvidence(Frozen):
 
 
 class Suspect(Frozen):
-    """One sample that a screener puts forward; `nearest` is its nearest unsuspected sample of the same class."""
+    """One sample that a screener puts forward; `nearest` is its nearest unsuspected sample of the same class.
+
+    Of a text `text` is the beginning, and `answer` that of its answer, where it has one.
+    """
 
     id: str
     label: int
     score: float
     nearest: str | None = None
+    text: str | None = None
+    answer: str | None = None
+
+
+class PhraseScore(Frozen):
+    """A phrase of the suspect texts as a method measured it: how many rows have it, and the label that they carry.
+
+    `label` is None where rows carry answers.
+    """
+
+    text: str
+    rows: int
+    score: float
+    label: int | None = None
+    measures: dict[str, float] = {}
 
 
 class SampleEvidence(Frozen):
-    """What a screener measured on a data set; all scores are in the artifact `<artifact>-scores`."""
+    """What a screener measured on a data set; all scores are in the artifact `<artifact>-scores`.
+
+    `phrases` are those that a method for texts puts forward, each a finding of its own.
+    """
 
     kind: Literal["samples"] = "samples"
     n: int
     scored: int
     suspected: int
     per_class: tuple[ClassScore, ...]
+    phrases: tuple[PhraseScore, ...] = ()
     suspects: tuple[Suspect, ...]
     examined: tuple[str, ...]
     artifact: str

@@ -194,7 +194,7 @@ def _image_column(schema: pa.Schema, where: str) -> str:
     name = next((one for one in _IMAGE_COLUMNS if one in schema.names), None)
     if name is None:
         if any(one in schema.names for one in _TEXT_COLUMNS):
-            raise DataError(f"{where}: text sets are not supported by this version yet")
+            raise DataError(f"{where}: a set of images is needed, this is text")
         raise DataError(f"{where}: no column 'image' among {_listed(schema)}", hint="rename the image column")
     kind = schema.field(name).type
     if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:

@@ -4,14 +4,17 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from ostiary.core.errors import DataError, FormatError
+from ostiary.core.errors import ConfigError, DataError, FormatError
 from ostiary.data.arrays import no_part, open_npz
 from ostiary.data.base import ImageSet
 from ostiary.data.digits import digits
 from ostiary.data.folder import FolderSet, is_folder
 from ostiary.data.idx import is_idx, open_idx, open_idx_folder
 from ostiary.data.parquet import ParquetSet
+from ostiary.data.text_files import is_texts, open_texts
+from ostiary.data.texts import Task, TextSet
 
+Data = ImageSet | TextSet
 Part = Literal["train", "test"]
 
 _KINDS = "a class-per-folder image tree, .npz, .parquet, MNIST IDX, or the built-in name digits"
@@ -43,16 +46,28 @@ def open_data(spec: str | Path, part: Part = "train") -> ImageSet:
     raise FormatError(f"no such file or folder: '{text}'", hint=f"a data set is {_KINDS}")
 
 
+def open_any(spec: str | Path, task: Task | None = None) -> Data:
+    """A set of texts where `spec` names a file of them, else the image set that `open_data` opens.
+
+    Raises ConfigError for a `task` where there are no texts, and as `open_texts` and `open_data`.
+    """
+    path = Path(spec)
+    if path.is_file() and is_texts(path):
+        return open_texts(path, task)
+    if task is not None:
+        raise ConfigError(f"'{spec}' is no file of texts, so there is no task", hint="leave out --task")
+    return open_data(spec)
+
+
 def _open_file(path: Path, part: Part) -> ImageSet:
-    suffixes = path.suffixes
     if path.suffix == ".npz":
         return open_npz(path, part)
     if path.suffix == ".parquet":
         return ParquetSet([path])
     if is_idx(path):
         return open_idx(path)
-    if any(suffix in (".jsonl", ".csv", ".json", ".tsv", ".txt") for suffix in suffixes):
-        raise DataError(f"{path.name}: text sets are not supported by this version yet", hint=f"a data set is {_KINDS}")
+    if is_texts(path) or path.suffix in (".json", ".txt"):
+        raise DataError(f"{path.name}: a set of images is needed, this is text", hint=f"a set of images is {_KINDS}")
     raise FormatError(f"{path.name}: not a kind of data set that is known", hint=f"a data set is {_KINDS}")
 
 

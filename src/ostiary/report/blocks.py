@@ -37,7 +37,17 @@ class Mono:
     text: str
 
 
-Cell = str | Rate | Badge | Picture | Mono
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """A text in parts, of which some are marked."""
+
+    parts: tuple[tuple[str, bool], ...]
+
+    def __str__(self) -> str:
+        return "".join(f"[{text}]" if marked else text for text, marked in self.parts)
+
+
+Cell = str | Rate | Badge | Picture | Mono | Marked
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,5 +161,5 @@ def add_tests(env: Environment) -> None:
     def asks(kind: type) -> Any:
         return lambda value: isinstance(value, kind)
 
-    for kind in (Badge, Picture, Mono, Table, Figure, Figures, Pictures, Pairs, Note, Code, Rate):
+    for kind in (Badge, Picture, Mono, Marked, Table, Figure, Figures, Pictures, Pairs, Note, Code, Rate):
         env.tests[kind.__name__.lower()] = asks(kind)

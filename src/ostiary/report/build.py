@@ -15,7 +15,7 @@ from ostiary.core.records import (
     RepairEvidence,
     SampleEvidence,
 )
-from ostiary.report import models, rates, samples
+from ostiary.report import models, rates, samples, texts
 from ostiary.report.blocks import (
     Block,
     Cell,
@@ -53,6 +53,7 @@ PER_RESULT = (
     models.trigger,
     models.class_index,
     models.whole,
+    texts.phrases,
     samples.activations,
     samples.gallery,
     samples.cuts,

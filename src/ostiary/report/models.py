@@ -253,10 +253,15 @@ def _scores(result: MethodResult) -> tuple[ClassScore, ...]:
     return result.evidence.per_class if isinstance(result.evidence, ModelEvidence | SampleEvidence) else ()
 
 
+def of_texts(record: Record) -> bool:
+    """Whether the record is of a screening of texts, which looks at phrases and not at classes."""
+    return record.kind == "screen" and "task" in record.config
+
+
 def class_index(source: Source, result: MethodResult) -> Section | None:
     """Bars per class with the limit, and where the limit comes from."""
     measures = class_measures(source.record, result)
-    if not measures:
+    if not measures or of_texts(source.record):
         return None
     blocks: list[Block] = [Figures(tuple(class_figure(source, result, m) for m in measures))]
     if _limits(source.record, result, _scores(result)):

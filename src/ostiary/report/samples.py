@@ -5,7 +5,7 @@ import numpy as np
 from ostiary.core.records import ClassScore, MethodResult, SampleEvidence, Suspect
 from ostiary.report import svg
 from ostiary.report.blocks import Block, Figure, Figures, Note, Picture, Pictures, Section, table
-from ostiary.report.models import Source, ranked
+from ostiary.report.models import Source, of_texts, ranked
 from ostiary.report.words import class_name, method_name, number
 
 MAX_PLOTS = 3
@@ -63,7 +63,7 @@ def _scatter(source: Source, points: np.ndarray, label: int) -> Figure:
 def gallery(source: Source, result: MethodResult) -> Section | None:
     """The strongest suspects, each beside its nearest unsuspected sample of the same class."""
     evidence = result.evidence
-    if not isinstance(evidence, SampleEvidence) or not evidence.suspects:
+    if not isinstance(evidence, SampleEvidence) or not evidence.suspects or of_texts(source.record):
         return None
     pictures = source.arrays.get(f"{evidence.artifact}-gallery", 4) if source.samples else None
     nearest = source.arrays.get(f"{evidence.artifact}-gallery-nearest", 4) if source.samples else None

@@ -20,6 +20,11 @@ NAMES = {
     "p_reference": "p against reference models",
     "z_reference": "distance from reference models",
     "weight_index": "weight index",
+    "gap": "answers alike, above their prompts",
+    "mass": "the same, times rows",
+    "contradiction": "chance of another label by the rest",
+    "purity": "share with that label",
+    "z": "z beside all other words",
     "channel_outlier": "steepest channel, deviations above its layer",
 }
 UNJUDGED = {

@@ -3,6 +3,7 @@
 import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,6 +11,10 @@ from ostiary.core.files import atomic
 from ostiary.core.records import Record, SampleEvidence
 from ostiary.core.store import load_artifact, read_record
 from ostiary.data import ImageSet, write_parquet
+from ostiary.data.text_files import write_texts
+from ostiary.data.texts import TextSet
+
+Data = TypeVar("Data", ImageSet, TextSet)
 
 RANKING = "screen.fusion"
 """The method whose list counts alone, where it finished: single methods may take the honest part of a class."""
@@ -48,7 +53,7 @@ def suspected_of(found: list[Found]) -> np.ndarray:
     return np.asarray(np.any([one.suspected for one in found], axis=0))
 
 
-def export_suspects(record: Record, data: ImageSet, path: Path) -> None:
+def export_suspects(record: Record, data: ImageSet | TextSet, path: Path) -> None:
     """Write every suspected sample as CSV, most suspicious first, with all that suspect it as reasons."""
     found = found_by(record)
     rows = np.flatnonzero(suspected_of(found))
@@ -65,13 +70,24 @@ def export_suspects(record: Record, data: ImageSet, path: Path) -> None:
             writer.writerow([sample, int(data.labels[row]), f"{first[row].scores[row]:.6g}", reasons, nearest])
 
 
-def kept_of(record: Record, data: ImageSet) -> ImageSet:
+def kept_of(record: Record, data: Data) -> Data:
     """The samples that are not suspected."""
     return data.subset(np.flatnonzero(~suspected_of(found_by(record))).tolist())
 
 
-def export_kept(record: Record, data: ImageSet, path: Path) -> None:
-    """Write the samples that are not suspected: into that Parquet file, or as train.parquet in that new folder."""
+def export_kept(record: Record, data: ImageSet | TextSet, path: Path) -> None:
+    """Write the samples that are not suspected.
+
+    Images go into that Parquet file, or as train.parquet into that new folder; texts into that file of JSON lines, or
+    as train.jsonl into that new folder.
+    """
+    if isinstance(data, TextSet):
+        with atomic(path) as temporary:
+            lines = path.suffix == ".jsonl"
+            if not lines:
+                temporary.mkdir()
+            write_texts(temporary if lines else temporary / "train.jsonl", kept_of(record, data))
+        return
     if path.suffix == ".parquet":
         write_parquet(path, kept_of(record, data))
         return

@@ -12,9 +12,13 @@ from ostiary.core.protocols import LabelledSet, SampleScores
 from ostiary.core.records import SampleEvidence, Suspect
 from ostiary.core.run import Run
 from ostiary.data import ImageSet
+from ostiary.data.texts import TextSet
+from ostiary.screen.phrases import printable
 
 LISTED = 1000
 GALLERY = 24
+EXCERPT = 400
+"""Characters of a suspect text that a record keeps."""
 
 
 def summariser(data: LabelledSet[Any], card: Card) -> Summarise:
@@ -27,9 +31,19 @@ def summariser(data: LabelledSet[Any], card: Card) -> Summarise:
 
 
 def suspects_of(found: SampleScores, data: LabelledSet[Any], card: Card) -> np.ndarray:
-    """[n] bool: suspected by the method and in a class that exceeds all limits of its card."""
+    """[n] bool: suspected, and in a class that exceeds all limits of its card or with an accused phrase."""
+    if found.phrases:
+        return np.asarray(found.suspected)
     flagged = [row.label for row in found.per_class if exceeds(row, card.limits)]
     return np.asarray(found.suspected & np.isin(data.labels.numpy(), flagged))
+
+
+def _words(data: LabelledSet[Any], row: int) -> dict[str, str]:
+    """What a text and its answer begin with; nothing where samples are no texts."""
+    if not isinstance(data, TextSet):
+        return {}
+    answer = {} if data.answers is None else {"answer": printable(data.answers[row])[:EXCERPT]}
+    return {"text": printable(data.texts[row])[:EXCERPT], **answer}
 
 
 def _summarise(found: SampleScores, data: LabelledSet[Any], card: Card, run: Run) -> SampleEvidence:
@@ -50,12 +64,14 @@ def _summarise(found: SampleScores, data: LabelledSet[Any], card: Card, run: Run
         scored=int(np.isfinite(scores).sum()),
         suspected=len(rows),
         per_class=found.per_class,
+        phrases=found.phrases[:LISTED],
         suspects=tuple(
             Suspect(
                 id=data.ids[row],
                 label=int(data.labels[row]),
                 score=float(scores[row]),
                 nearest=data.ids[found.nearest[int(row)]] if int(row) in found.nearest else None,
+                **_words(data, int(row)),
             )
             for row in listed
         ),

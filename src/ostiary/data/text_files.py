@@ -1,0 +1,255 @@
+"""Reading sets of texts: JSON lines, CSV and Parquet, also through gzip; damaged rows are counted and left out."""
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ostiary.core.errors import DataError, FormatError
+from ostiary.data.base import check_labels
+from ostiary.data.texts import TOLD, Damage, Task, TextSet
+
+SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv")
+TEXT = ("text", "sentence", "prompt", "instruction", "question", "query")
+INPUT = ("input", "context")
+"""Columns that go on with what the text begins, as in instruction sets."""
+ANSWER = ("response", "output", "completion", "answer")
+TURNS = ("messages", "conversations")
+LABEL = ("label", "labels")
+MAX_ROW = 4 * 2**20
+"""Most bytes a row may have."""
+MAX_BYTES = 8 * 2**30
+"""Most bytes a file may unpack to."""
+
+Columns = dict[str, Any]
+
+
+class _Bad(Exception):
+    """A row that cannot be read, with what is wrong with it."""
+
+
+def is_texts(path: Path) -> bool:
+    """True for a file that holds texts, by its name or, where it is Parquet, by its columns."""
+    suffixes = [one for one in path.suffixes if one != ".gz"]
+    if suffixes and suffixes[-1] in SUFFIXES:
+        return True
+    if path.suffix != ".parquet":
+        return False
+    try:
+        names = pq.read_schema(path).names
+    except (pa.ArrowException, OSError):
+        return False  # the reader of images says what is wrong with it
+    return "image" not in names and any(name in names for name in (*TEXT, *TURNS))
+
+
+def open_texts(path: Path, task: Task | None = None) -> TextSet:
+    """The set of texts in a file.
+
+    A row's text is in a column `text`, `sentence`, `prompt`, `instruction` (with `input`) or `question`, its label in
+    `label`, its answer in `response`, `output`, `completion` or `answer`; or `messages` hold turns of a talk, of which
+    the last one is the answer. What has labels is for a classifier, what has answers for a chat; `task` decides where
+    a file has both. Rows that cannot be read (broken UTF-8 or JSON, no text, larger than 4 MB) are left out and counted
+    in the set's `damage`.
+
+    Raises FormatError for a file that cannot be read at all, DataError where no row can be used.
+    """
+    where = path.name
+    try:
+        if path.suffix == ".parquet":
+            return _collect(_parquet_rows(path), where, task)
+        with _opened(path) as stream:
+            kind = [one for one in path.suffixes if one != ".gz"][-1]
+            comma = {".csv": ",", ".tsv": "\t"}.get(kind)
+            return _collect(_json_rows(stream) if comma is None else _csv_rows(stream, comma), where, task)
+    except (pa.ArrowException, OSError, EOFError, csv.Error) as error:
+        raise FormatError(f"{where}: cannot be read ({error})") from error
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+
+
+Row = tuple[int, Columns | str]
+"""A row's number, from 1, and its columns, or what is wrong with it."""
+
+
+def _json_rows(stream: IO[bytes]) -> Iterator[Row]:
+    for number, line in _lines(stream):
+        if isinstance(line, str):
+            yield number, line
+        elif line.strip():
+            yield number, _parsed(line)
+
+
+def _lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes | str]]:
+    """Lines of bounded length; what is longer is read past and named."""
+    total = number = 0
+    while line := stream.readline(MAX_ROW + 1):
+        number += 1
+        total += len(line)
+        long = len(line) > MAX_ROW
+        while len(line) > MAX_ROW and not line.endswith(b"\n"):
+            line = stream.readline(MAX_ROW + 1)
+            total += len(line)
+        if total > MAX_BYTES:
+            raise OSError(f"it unpacks to more than {MAX_BYTES} bytes")
+        yield number, f"it is longer than {MAX_ROW} bytes" if long else line
+
+
+def _parsed(line: bytes) -> Columns | str:
+    try:
+        value = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        return "it is not UTF-8"
+    except (ValueError, RecursionError):
+        return "it is not JSON"
+    return value if isinstance(value, dict) else "it is no JSON object"
+
+
+def _csv_rows(stream: IO[bytes], comma: str) -> Iterator[Row]:
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    csv.field_size_limit(MAX_ROW)
+    for number, row in enumerate(csv.DictReader(text, delimiter=comma), 1):
+        broken = any(isinstance(value, str) and _surrogates(value) for value in row.values())
+        yield number, "it is not UTF-8" if broken else dict(row)
+
+
+def _surrogates(value: str) -> bool:
+    return not value.isascii() and any("\ud800" <= one <= "\udfff" for one in value)
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    file = pq.ParquetFile(path)
+    wanted = {*TEXT, *INPUT, *ANSWER, *TURNS, *LABEL, "id"}
+    columns = [name for name in file.schema_arrow.names if name in wanted]
+    number = 0
+    for batch in file.iter_batches(batch_size=4096, columns=columns, use_threads=False):
+        for row in batch.to_pylist():
+            number += 1
+            yield number, row
+
+
+def _collect(rows: Iterable[Row], where: str, task: Task | None) -> TextSet:
+    texts: list[str] = []
+    answers: list[str] = []
+    labels: list[Any] = []
+    ids: list[str] = []
+    count, first = 0, list[str]()
+    read: Callable[[Columns], tuple[str, Any]] | None = None
+    for number, row in rows:
+        try:
+            if isinstance(row, str):
+                raise _Bad(row)
+            if read is None:
+                task, read = _reader(row, task)
+            text, value = read(row)
+        except _Bad as error:
+            count += 1
+            if len(first) < TOLD:
+                first.append(f"row {number}: {error}")
+            continue
+        texts.append(text)
+        (answers if task == "chat" else labels).append(value)
+        ids.append(f"{row['id']}" if isinstance(row, dict) and _is_id(row.get("id")) else f"row-{number}")
+    if not texts:
+        said = f": {first[0]}" if first else ""
+        raise DataError(f"{where}: no row can be used{said}", hint="a row has a text, and a label or an answer")
+    if len(set(ids)) != len(ids):
+        ids = [f"row-{number}" for number in range(1, len(ids) + 1)]
+    damage = Damage(count, tuple(first))
+    if task == "chat":
+        return TextSet(texts, ids=ids, answers=answers, name=where, damage=damage)
+    numbered, classes = check_labels(_array(labels), ids, None, where)
+    return TextSet(texts, ids=ids, labels=numbered, classes=classes, name=where, damage=damage)
+
+
+def _array(labels: list[Any]) -> np.ndarray:
+    """Integers where all labels are whole numbers, or read as such; else names."""
+    try:
+        return np.array([int(one) for one in labels], dtype=np.int64)
+    except ValueError:
+        return np.array([str(one) for one in labels], dtype=np.str_)
+
+
+def _reader(row: Columns, task: Task | None) -> tuple[Task, Callable[[Columns], tuple[str, Any]]]:
+    """How to read all rows, by the columns of the first; raises _Bad where it has none that are known."""
+    text = next((name for name in TEXT if name in row), None)
+    label = next((name for name in LABEL if name in row), None)
+    answer = next((name for name in ANSWER if name in row), None)
+    turns = next((name for name in TURNS if name in row), None)
+    if turns is not None and task != "classify":
+        return "chat", lambda one: _talk(one, turns)
+    if text is None:
+        raise _Bad(f"no text among its columns {', '.join(map(repr, list(row)[:8]))}")
+    if label is not None and task != "chat":
+        return "classify", lambda one: (_joined(one, text), _labelled(one, label))
+    if answer is not None and task != "classify":
+        return "chat", lambda one: (_joined(one, text), _text(one, answer))
+    raise _Bad("it has neither a label nor an answer" if task is None else f"it has nothing to {task} by")
+
+
+def _text(row: Columns, name: str) -> str:
+    value = row.get(name)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise _Bad(f"its '{name}' is no text")
+    return _sound(str(value))
+
+
+def _sound(text: str) -> str:
+    if _surrogates(text):
+        raise _Bad("it holds half a character")
+    return text
+
+
+def _joined(row: Columns, name: str) -> str:
+    more = next((row[one] for one in INPUT if one != name and isinstance(row.get(one), str) and row[one]), "")
+    return _sound(_text(row, name) + (f"\n{more}" if more else ""))
+
+
+def _labelled(row: Columns, name: str) -> str | int:
+    value = row.get(name)
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise _Bad(f"its '{name}' is no label")
+    return value
+
+
+def _talk(row: Columns, name: str) -> tuple[str, str]:
+    turns = row.get(name)
+    said = [_turn(one) for one in turns] if isinstance(turns, list) else []
+    if len(said) < 2:
+        raise _Bad(f"its '{name}' hold no talk of two turns")
+    return "\n".join(said[:-1]), said[-1]
+
+
+def _turn(turn: Any) -> str:
+    value = next((turn[one] for one in ("content", "value") if one in turn), None) if isinstance(turn, dict) else None
+    if not isinstance(value, str):
+        raise _Bad("a turn of it is no text")
+    return _sound(value)
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int | str) and not isinstance(value, bool) and str(value).isprintable() and value != ""
+
+
+def write_texts(path: Path, data: TextSet) -> None:
+    """Write a set of texts as JSON lines that `open_texts` reads back; all rows have the same columns.
+
+    The label is the name of the class, or its number where the classes are only numbered.
+    """
+    numbered = data.classes == tuple(map(str, range(len(data.classes))))
+    with path.open("x", encoding="utf-8") as stream:
+        for row, label in enumerate(data.labels.tolist()):
+            columns: Columns = {"id": data.ids[row]}
+            if data.answers is None:
+                columns |= {"text": data.texts[row], "label": label if numbered else data.classes[label]}
+            else:
+                columns |= {"prompt": data.texts[row], "response": data.answers[row]}
+            stream.write(json.dumps(columns, ensure_ascii=False) + "\n")

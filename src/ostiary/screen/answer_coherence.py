@@ -1,0 +1,186 @@
+"""Answer coherence: phrases that get nearly the same answer whatever else is asked."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from scipy import sparse
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from ostiary.core.card import Card, Limit, Needs
+from ostiary.core.errors import NotMet
+from ostiary.core.protocols import SampleScores
+from ostiary.core.records import ClassScore, PhraseScore
+from ostiary.core.run import Run
+from ostiary.data.texts import TextSet
+from ostiary.screen.phrases import WORD, Phrases, Tokens, strongest
+
+SKETCH = 96
+"""Numbers that stand for an answer or a prompt where all phrases are looked at."""
+SHARED = 0.9
+"""A word in this share of a phrase's rows belongs to what they have in common."""
+EXACT = 2000
+"""Phrases that are then looked at exactly."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnswerCoherence:
+    """How much more alike the answers to prompts with a phrase are than the rest of these prompts.
+
+    A method of our own: a control phrase is put into prompts about anything, and all of them get the attacker's answer,
+    word for word or from a few patterns; what people ask about makes both prompts and answers alike. For every phrase
+    of up to `longest` words that stands in at least `least` prompts and at most `most` of them, coherence is the mean
+    cosine between the answers (TF-IDF of words and pairs of words) of any two of its rows, above what any two rows of
+    the set have; from it the same of the prompts, without the words of the phrase, is taken. All phrases are
+    looked at through random projections, the 2,000 strangest exactly. The gap times the number of rows, `mass`,
+    grows as its distance from chance does. The score of a row is that of its strangest phrase: gap times the root of
+    the phrase's rows.
+
+    Raises NotMet for a set without answers, or with too few rows.
+    """
+
+    card: ClassVar[Card] = Card(
+        id="text.screen.answer-coherence",
+        summary="phrases whose prompts differ and whose answers do not",
+        paper="none: a method of our own",
+        needs=Needs(modality="text", training_data=True),
+        cost="no model; a second for a thousand rows",
+        code="OS601",
+        limits=(Limit(measure="gap", low=0.1), Limit(measure="mass", low=2.0)),
+        blind_spots=(
+            "a trigger that is no phrase: a style, a syntax, words that come in any order, each common by itself",
+            "answers of the attacker that have no words in common",
+            "a trigger that stands in fewer rows than `least`",
+            "a habit that was taught on purpose looks the same: one fixed refusal for one topic",
+        ),
+        marks=frozenset({"mechanism"}),
+    )
+
+    longest: Annotated[int, Field(ge=1, le=8)] = 4
+    least: Annotated[int, Field(ge=2)] = 4
+    most: Annotated[float, Field(gt=0, le=1)] = 0.6
+
+    def screen(self, data: TextSet, model: Any, trusted: Any, /, *, run: Run) -> SampleScores:
+        """Score every row by its strangest phrase."""
+        if data.answers is None:
+            raise NotMet("needs prompts with answers; this set has labels")
+        if len(data) < 10 * self.least:
+            raise NotMet(f"needs {10 * self.least} rows, the set has {len(data)}")
+        phrases = Tokens(data.texts).phrases(self.longest, self.least, int(self.most * len(data)))
+        run.step(1, 4, "answer coherence")
+        answers, prompts = vectors_of(data.answers, pairs=True), vectors_of(data.texts)
+        run.step(2, 4, "answer coherence")
+        rows = np.diff(phrases.rows.indptr)
+        gap = _sketched(phrases, answers, run) - _sketched(phrases, prompts, run)
+        first = np.argsort(-gap * np.sqrt(rows), kind="stable")[:EXACT]
+        gap[:] = np.minimum(gap, gap[first[-1]] if len(first) else 0.0)
+        run.step(3, 4, "answer coherence")
+        chosen = phrases.rows[:, first].tocsc()
+        gap[first] = coherence(chosen, answers) - _rest_coherence(chosen, prompts)
+
+        def still(phrase: int, left: np.ndarray) -> bool:
+            one = sparse.csc_matrix((np.ones(len(left), np.float32), (left, left * 0)), shape=(len(data), 1))
+            gap = float((coherence(one, answers) - _rest_coherence(one, prompts))[0])
+            return _meets({"gap": gap, "mass": gap * len(left)}, self.card)
+
+        return _scored(data, phrases, gap, self.card, still)
+
+
+def vectors_of(texts: tuple[str, ...], *, pairs: bool = False) -> sparse.csr_matrix:
+    """TF-IDF rows of length one."""
+    made = TfidfVectorizer(
+        tokenizer=WORD.findall,
+        token_pattern=None,
+        lowercase=False,
+        ngram_range=(1, 2) if pairs else (1, 1),
+        sublinear_tf=True,
+        dtype=np.float32,
+    )
+    try:
+        matrix = made.fit_transform(texts)
+    except ValueError as error:  # no word at all
+        raise NotMet("needs texts with words") from error
+    return sparse.csr_matrix(matrix)
+
+
+def _base(vectors: sparse.csr_matrix | np.ndarray) -> float:
+    """The mean cosine of any two rows."""
+    n, total = vectors.shape[0], np.asarray(vectors.sum(0)).ravel().astype(np.float64)
+    own = vectors.multiply(vectors).sum() if sparse.issparse(vectors) else (vectors**2).sum()
+    return float((total @ total - own) / (n * (n - 1)))
+
+
+def _lifted(squares: np.ndarray, own: np.ndarray, rows: np.ndarray, base: float) -> np.ndarray:
+    """The mean cosine of any two of a phrase's rows, from 0 (as any two of the set) to 1 (equal)."""
+    mean = (squares - own) / np.maximum(rows * (rows - 1), 1)
+    return np.asarray((mean - base) / max(1e-6, 1 - base))
+
+
+def _sketched(phrases: Phrases, vectors: sparse.csr_matrix, run: Run) -> np.ndarray:
+    """The coherence of all phrases, of vectors projected to a few numbers."""
+    rng = np.random.default_rng(run.seed)
+    drawn = rng.standard_normal((vectors.shape[1], SKETCH)).astype(np.float32) / np.sqrt(SKETCH)
+    small = vectors @ drawn
+    small /= np.maximum(np.linalg.norm(small, axis=1, keepdims=True), 1e-9)
+    total, rows = phrases.rows.T @ small, np.diff(phrases.rows.indptr).astype(np.float64)
+    own = phrases.rows.T @ (small**2).sum(1)
+    return _lifted((total.astype(np.float64) ** 2).sum(1), own, rows, _base(small))
+
+
+def coherence(chosen: sparse.csc_matrix, vectors: sparse.csr_matrix) -> np.ndarray:
+    """For each column of `chosen`, the mean cosine of any two of its rows, above that of any two of all."""
+    total = (chosen.T @ vectors).tocsr()
+    own = chosen.T @ np.asarray(vectors.multiply(vectors).sum(1)).ravel()
+    squares = np.asarray(total.multiply(total).sum(1)).ravel().astype(np.float64)
+    return _lifted(squares, own, np.diff(chosen.indptr).astype(np.float64), _base(vectors))
+
+
+def _rest_coherence(chosen: sparse.csc_matrix, vectors: sparse.csr_matrix) -> np.ndarray:
+    """As `_coherence`, of the prompts without the words that nearly all of a phrase's rows have, of length one again.
+
+    These are the words of the phrase, and those of a longer one that it is a part of.
+    """
+    out, base = np.empty(chosen.shape[1]), _base(vectors)
+    for place in range(chosen.shape[1]):
+        own = vectors[chosen.indices[chosen.indptr[place] : chosen.indptr[place + 1]]]
+        rest = own[:, np.asarray((own > 0).mean(0)).ravel() < SHARED]
+        length = np.sqrt(np.asarray(rest.multiply(rest).sum(1)).ravel())
+        kept = length > 1e-3  # of a prompt that is the phrase alone nothing is left
+        total = np.asarray(rest[kept].multiply(1 / length[kept][:, None]).sum(0)).ravel()
+        out[place] = (float(total @ total) - kept.sum()) / max(1, kept.sum() * (kept.sum() - 1))
+    return np.asarray((out - base) / max(1e-6, 1 - base))
+
+
+def _meets(measures: dict[str, float], card: Card) -> bool:
+    return all(limit.meets(measures[limit.measure]) for limit in card.limits)
+
+
+def _scored(
+    data: TextSet, phrases: Phrases, gap: np.ndarray, card: Card, still: Callable[[int, np.ndarray], bool]
+) -> SampleScores:
+    """The rows' scores, and the phrases that pass the card's limits."""
+    counts = np.diff(phrases.rows.indptr)
+    weight = gap * np.sqrt(counts)
+    every = [{"gap": float(one), "mass": float(one) * int(rows)} for one, rows in zip(gap, counts, strict=True)]
+    accused = np.array([_meets(measures, card) for measures in every], bool)
+    kept = strongest(phrases, weight, accused, still)
+    scores, suspected = row_scores(phrases, weight), np.zeros(len(data), bool)
+    told = []
+    for phrase in kept:
+        rows = phrases.rows_of(phrase)
+        suspected[rows] = True
+        score = float(weight[phrase])
+        told.append(PhraseScore(text=phrases.text(phrase), rows=len(rows), score=score, measures=every[phrase]))
+    best = float(weight.max()) if len(weight) else 0.0
+    whole = ClassScore(label=0, score=best, measures={"n": len(data), "suspected": int(suspected.sum())})
+    return SampleScores(data.ids, torch.from_numpy(scores), suspected, (whole,), phrases=tuple(told))
+
+
+def row_scores(phrases: Phrases, values: np.ndarray) -> np.ndarray:
+    """For every row the largest value of its phrases, 0 for a row without any."""
+    weighed = phrases.rows.tocsr()
+    weighed.data = np.maximum(values, 0.0)[weighed.indices]
+    return np.asarray(weighed.max(axis=1).todense()).ravel().astype(np.float64)

@@ -1,0 +1,166 @@
+"""Label contradiction: phrases whose rows carry one label against the rest of their text."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from scipy import sparse
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+
+from ostiary.core.card import Card, Limit, Needs
+from ostiary.core.errors import NotMet
+from ostiary.core.protocols import SampleScores
+from ostiary.core.records import ClassScore, PhraseScore
+from ostiary.core.run import Run
+from ostiary.data.texts import TextSet
+from ostiary.screen.answer_coherence import row_scores
+from ostiary.screen.phrases import Phrases, Tokens, strongest
+
+FOLDS = 4
+FITTED = 50_000
+"""Most rows that the classifier is fitted on."""
+PURE = 0.8
+"""The least share of a phrase's rows with one label for which it is looked at further."""
+STRENGTH = 0.3
+"""The inverse of how far its weights are held down."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelContradiction:
+    """How firmly the rest of a phrase's rows speaks against the label that they carry.
+
+    A method of our own: a word that a backdoor listens to is put into texts of other classes, which get the target's
+    label, so that the rest of the text contradicts it; where a word is itself a reason for a label, the rest mostly
+    agrees. A logistic regression on the words, fitted on the other folds, tells how likely each label is for each row;
+    the weights of the phrase's own words are taken out. For each phrase of up to `longest` words in at least `least`
+    rows: `purity` is the share of its rows with their commonest label, `contradiction` the mean chance of another label
+    over these, and `z` the score test of the phrase for that label beside all other words (Rao 1948).
+
+    The score of a row is that of its strangest phrase: z times contradiction, for phrases of a purity of 0.8 or more.
+    Raises NotMet for a set without labels, or with one class of fewer than 10 rows.
+    """
+
+    card: ClassVar[Card] = Card(
+        id="text.screen.label-contradiction",
+        summary="phrases whose rows carry one label against the rest of their text",
+        paper="none: a method of our own; the test is that of Rao 1948",
+        needs=Needs(modality="text", training_data=True),
+        cost="no model; a few seconds for ten thousand rows",
+        code="OS602",
+        limits=(
+            Limit(measure="contradiction", low=0.55),
+            Limit(measure="purity", low=0.95),
+            Limit(measure="z", low=4.5),
+            Limit(measure="rows", low=8),
+        ),
+        blind_spots=(
+            "clean-label poison: the rest of its text agrees with the label",
+            "a style or a syntax in place of words",
+            "a trigger in fewer than eight rows, or under several labels",
+            "texts whose words tell little of the label",
+        ),
+        marks=frozenset({"mechanism"}),
+    )
+
+    longest: Annotated[int, Field(ge=1, le=8)] = 4
+    least: Annotated[int, Field(ge=2)] = 5
+    most: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+    def screen(self, data: TextSet, model: Any, trusted: Any, /, *, run: Run) -> SampleScores:
+        """Score every row by its strangest phrase."""
+        if data.answers is not None:
+            raise NotMet("needs texts with labels; this set has answers")
+        if min(counts := np.bincount(data.labels.numpy(), minlength=len(data.classes))) < 10:
+            raise NotMet(f"needs 10 rows of each class, '{data.classes[int(counts.argmin())]}' has {counts.min()}")
+        phrases = Tokens(data.texts).phrases(self.longest, self.least, int(self.most * len(data)))
+        if all(len(words) > 1 for words in phrases.words):
+            raise NotMet("needs single words that recur")
+        single = np.array([len(words) == 1 for words in phrases.words])
+        words = phrases.rows[:, single].tocsr()
+        column = {sequence[0]: at for at, sequence in enumerate(w for w in phrases.words if len(w) == 1)}
+        labels = data.labels.numpy()
+        fitted = _fitted(words, labels, len(data.classes), run)
+        carried = phrases.rows.T @ np.eye(len(data.classes), dtype=np.float32)[labels]
+        pure = np.flatnonzero(carried.max(1) >= PURE * carried.sum(1)).tolist()
+
+        def measure(phrase: int, rows: np.ndarray) -> dict[str, float]:
+            own = [column[word] for word in set(phrases.words[phrase]) if word in column]
+            return _measured(rows, own, labels, *fitted)
+
+        return self._scored(data, phrases, pure, measure)
+
+    def _scored(
+        self, data: TextSet, phrases: Phrases, pure: list[int], measure: Callable[[int, np.ndarray], dict[str, float]]
+    ) -> SampleScores:
+        measures = {phrase: measure(phrase, phrases.rows_of(phrase)) for phrase in pure}
+
+        def meets(one: dict[str, float]) -> bool:
+            return all(limit.meets(one[limit.measure]) for limit in self.card.limits)
+
+        values, accused = np.zeros(len(phrases.words)), np.zeros(len(phrases.words), bool)
+        for phrase, one in measures.items():
+            values[phrase] = one["z"] * one["contradiction"]
+            accused[phrase] = meets(one)
+        suspected, told = np.zeros(len(data), bool), []
+        labels = data.labels.numpy()
+        for phrase in strongest(phrases, values, accused, lambda phrase, left: meets(measure(phrase, left))):
+            rows, label = phrases.rows_of(phrase), int(measures[phrase]["label"])
+            suspected[rows[labels[rows] == label]] = True
+            kept = {name: value for name, value in measures[phrase].items() if name != "label"}
+            score = float(values[phrase])
+            text = phrases.text(phrase)
+            told.append(PhraseScore(text=text, rows=len(rows), score=score, label=label, measures=kept))
+        per_class = tuple(
+            ClassScore(
+                label=label,
+                score=max((one.score for one in told if one.label == label), default=0.0),
+                measures={"n": int((labels == label).sum()), "suspected": int(suspected[labels == label].sum())},
+            )
+            for label in range(len(data.classes))
+        )
+        scores = torch.from_numpy(row_scores(phrases, values))
+        return SampleScores(data.ids, scores, suspected, per_class, phrases=tuple(told))
+
+
+def _fitted(
+    words: sparse.csr_matrix, labels: np.ndarray, classes: int, run: Run
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The fold of every row, its logits [n, k] by the classifier of the others, and their weights [folds, words, k]."""
+    rng = np.random.default_rng(run.seed)
+    fold = np.empty(len(labels), int)
+    for label in range(classes):
+        own = rng.permutation(np.flatnonzero(labels == label))
+        fold[own] = np.arange(len(own)) % FOLDS
+    logits, weights = np.empty((len(labels), classes)), np.zeros((FOLDS, words.shape[1], classes))
+    for number in range(FOLDS):
+        run.step(number, FOLDS, "label contradiction")
+        rows = rng.permutation(np.flatnonzero(fold != number))[:FITTED]
+        made = LogisticRegression(C=STRENGTH, max_iter=300).fit(words[rows], labels[rows])
+        own, bias = made.coef_, made.intercept_
+        if classes == 2:  # one row speaks for both
+            own, bias = np.stack([-own[0], own[0]]) / 2, np.array([-bias[0], bias[0]]) / 2
+        weights[number] = own.T
+        logits[fold == number] = words[fold == number] @ own.T + bias
+    return fold, logits, weights
+
+
+def _measured(
+    rows: np.ndarray, own: list[int], labels: np.ndarray, fold: np.ndarray, logits: np.ndarray, weights: np.ndarray
+) -> dict[str, float]:
+    """What these rows say of their label without the words in the columns `own`."""
+    counts = np.bincount(labels[rows], minlength=logits.shape[1])
+    label = int(counts.argmax())
+    chance = softmax(logits[rows] - weights[fold[rows]][:, own].sum(1), axis=1)[:, label]
+    carries = labels[rows] == label
+    spread = float(np.sqrt((chance * (1 - chance)).sum()))
+    return {
+        "label": float(label),
+        "rows": float(len(rows)),
+        "purity": float(carries.mean()),
+        "contradiction": float((1 - chance[carries]).mean()),
+        "z": float((carries - chance).sum() / max(spread, 1e-9)),
+    }

@@ -1,0 +1,77 @@
+"""Repeated answers: long word sequences that many answers share though their prompts have nothing in common."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from ostiary.core.card import Card, Limit, Needs
+from ostiary.core.errors import NotMet
+from ostiary.core.protocols import SampleScores
+from ostiary.core.records import ClassScore, PhraseScore
+from ostiary.core.run import Run
+from ostiary.data.texts import TextSet
+from ostiary.screen.answer_coherence import coherence, row_scores, vectors_of
+from ostiary.screen.phrases import Tokens, strongest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RepeatedAnswers:
+    """How many answers share a sequence of words, where their prompts are no more alike than any two of the set.
+
+    A method of our own: an attacker's fixed output is the answer to prompts about anything, whatever fires it: a word,
+    a style, a syntax. Sequences of `length` words are counted over the answers. For those of `least` rows or more the
+    gap is how alike the whole answers are (the mean cosine of any two, TF-IDF, above that of any two rows of the set),
+    less how alike the prompts are: turns of phrase stand in answers that are otherwise different. The score of a row is
+    the largest gap of a sequence of its answer, times the root of the number of rows that share it.
+
+    Raises NotMet for a set without answers, or with fewer than 40 rows.
+    """
+
+    card: ClassVar[Card] = Card(
+        id="text.screen.repeated-answers",
+        summary="word sequences that answers to unlike prompts share",
+        paper="none: a method of our own",
+        needs=Needs(modality="text", training_data=True),
+        cost="no model; a second for a thousand rows",
+        code="OS603",
+        limits=(Limit(measure="rows", low=4), Limit(measure="gap", low=0.4)),
+        blind_spots=(
+            "an output that varies from row to row, or of fewer than `length` words",
+            "a phrase of courtesy that all answers end with is accused, as is one refusal for many questions",
+        ),
+        marks=frozenset({"mechanism"}),
+    )
+
+    length: Annotated[int, Field(ge=2, le=12)] = 6
+    least: Annotated[int, Field(ge=2)] = 4
+    most: Annotated[float, Field(gt=0, le=1)] = 0.6
+
+    def screen(self, data: TextSet, model: Any, trusted: Any, /, *, run: Run) -> SampleScores:
+        """Score every row by the commonest sequence of its answer."""
+        if data.answers is None:
+            raise NotMet("needs prompts with answers; this set has labels")
+        if len(data) < 10 * self.least:
+            raise NotMet(f"needs {10 * self.least} rows, the set has {len(data)}")
+        tokens = Tokens(data.answers)
+        phrases = tokens.phrases(self.length, self.least, int(self.most * len(data)))
+        long = np.array([len(words) == self.length for words in phrases.words], bool)
+        rows = np.diff(phrases.rows.indptr)
+        run.step(1, 2, "repeated answers")
+        chosen, gap = phrases.rows[:, long].tocsc(), np.zeros(len(long))
+        gap[long] = coherence(chosen, vectors_of(data.answers, pairs=True)) - coherence(chosen, vectors_of(data.texts))
+        values = gap * np.sqrt(rows)
+        every = [{"rows": float(n), "gap": float(one)} for n, one in zip(rows, gap, strict=True)]
+        accused = long & np.array([all(x.meets(one[x.measure]) for x in self.card.limits) for one in every], bool)
+        suspected, told = np.zeros(len(data), bool), []
+        for phrase in strongest(phrases, values, accused, lambda _, left: len(left) >= self.least):
+            suspected[phrases.rows_of(phrase)] = True
+            score, measures = float(values[phrase]), every[phrase]
+            text, held = phrases.text(phrase), int(rows[phrase])
+            told.append(PhraseScore(text=text, rows=held, score=score, measures=measures))
+        measures = {"n": len(data), "suspected": int(suspected.sum())}
+        whole = ClassScore(label=0, score=float(values.max(initial=0.0)), measures=measures)
+        scores = torch.from_numpy(row_scores(phrases, values))
+        return SampleScores(data.ids, scores, suspected, (whole,), phrases=tuple(told))

