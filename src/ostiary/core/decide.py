@@ -152,7 +152,7 @@ def _model_finding(evidence: ModelEvidence, card: Card, null: Null | None) -> tu
 
 GROUP = "form a group of their own"
 TOLD = {
-    "contradiction": "that hold it carry this label against the rest of their text",
+    "against": "that hold it carry this label against the rest of their text",
     "rows": "have it in their answer, though their prompts have nothing in common",
     "gap": "that hold it get nearly the same answer, whatever else they ask",
     "beyond": "have the spectrum of a disturbed picture",

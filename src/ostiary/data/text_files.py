@@ -116,9 +116,12 @@ def _parsed(line: bytes) -> Columns | str:
 def _csv_rows(stream: IO[bytes], comma: str) -> Iterator[Row]:
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
     csv.field_size_limit(MAX_ROW)
-    for number, row in enumerate(csv.DictReader(text, delimiter=comma), 1):
-        broken = any(isinstance(value, str) and _surrogates(value) for value in row.values())
-        yield number, "it is not UTF-8" if broken else dict(row)
+    try:
+        for number, row in enumerate(csv.DictReader(text, delimiter=comma), 1):
+            broken = any(isinstance(value, str) and _surrogates(value) for value in row.values())
+            yield number, "it is not UTF-8" if broken else dict(row)
+    finally:
+        text.detach()  # the caller closes what it opened
 
 
 def _surrogates(value: str) -> bool:

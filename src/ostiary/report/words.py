@@ -22,7 +22,7 @@ NAMES = {
     "weight_index": "weight index",
     "gap": "answers alike, above their prompts",
     "mass": "the same, times rows",
-    "contradiction": "chance of another label by the rest",
+    "against": "the rest, from this label (0) to others (1)",
     "purity": "share with that label",
     "z": "z beside all other words",
     "channel_outlier": "steepest channel, deviations above its layer",

@@ -23,6 +23,10 @@ from ostiary.screen.phrases import Phrases, Tokens, strongest
 FOLDS = 4
 FITTED = 50_000
 """Most rows that the classifier is fitted on."""
+SHARED = 0.9
+"""A word in this share of a phrase's rows belongs to what they have in common."""
+LEAST_GAP = 0.05
+"""What is taken for the least difference between rows of a label and others, where the words tell next to nothing."""
 PURE = 0.8
 """The least share of a phrase's rows with one label for which it is looked at further."""
 STRENGTH = 0.3
@@ -31,16 +35,17 @@ STRENGTH = 0.3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelContradiction:
-    """How firmly the rest of a phrase's rows speaks against the label that they carry.
+    """How far the rest of a phrase's rows speaks against the label that they carry.
 
     A method of our own: a word that a backdoor listens to is put into texts of other classes, which get the target's
     label, so that the rest of the text contradicts it; where a word is itself a reason for a label, the rest mostly
     agrees. A logistic regression on the words, fitted on the other folds, tells how likely each label is for each row;
-    the weights of the phrase's own words are taken out. For each phrase of up to `longest` words in at least `least`
-    rows: `purity` is the share of its rows with their commonest label, `contradiction` the mean chance of another label
-    over these, and `z` the score test of the phrase for that label beside all other words (Rao 1948).
+    the weights of words that nearly all rows of a phrase have are taken out. For each phrase of up to `longest` words
+    in at least `least` rows: `purity` is the share of its rows with their commonest label, `z` the score test of the
+    phrase for that label beside all other words (Rao 1948), and `against` where the chance of another label lies that
+    its rows have on average: 0 as in all rows of the label, 1 as in the rows of other labels.
 
-    The score of a row is that of its strangest phrase: z times contradiction, for phrases of a purity of 0.8 or more.
+    The score of a row is that of its strangest phrase: z times `against`, for phrases of a purity of 0.8 or more.
     Raises NotMet for a set without labels, or with one class of fewer than 10 rows.
     """
 
@@ -52,15 +57,15 @@ class LabelContradiction:
         cost="no model; a few seconds for ten thousand rows",
         code="OS602",
         limits=(
-            Limit(measure="contradiction", low=0.55),
-            Limit(measure="purity", low=0.95),
+            Limit(measure="against", low=0.6),
             Limit(measure="z", low=4.5),
+            Limit(measure="purity", low=0.95),
             Limit(measure="rows", low=8),
         ),
         blind_spots=(
             "clean-label poison: the rest of its text agrees with the label",
             "a style or a syntax in place of words",
-            "a trigger in fewer than eight rows, or under several labels",
+            "a trigger in fewer than eight rows, or under several labels; words that fire only together",
             "texts whose words tell little of the label",
         ),
         marks=frozenset({"mechanism"}),
@@ -81,15 +86,16 @@ class LabelContradiction:
             raise NotMet("needs single words that recur")
         single = np.array([len(words) == 1 for words in phrases.words])
         words = phrases.rows[:, single].tocsr()
-        column = {sequence[0]: at for at, sequence in enumerate(w for w in phrases.words if len(w) == 1)}
         labels = data.labels.numpy()
         fitted = _fitted(words, labels, len(data.classes), run)
         carried = phrases.rows.T @ np.eye(len(data.classes), dtype=np.float32)[labels]
         pure = np.flatnonzero(carried.max(1) >= PURE * carried.sum(1)).tolist()
 
+        ends = _ends(labels, fitted[1])
+
         def measure(phrase: int, rows: np.ndarray) -> dict[str, float]:
-            own = [column[word] for word in set(phrases.words[phrase]) if word in column]
-            return _measured(rows, own, labels, *fitted)
+            shared = np.flatnonzero(np.asarray(words[rows].mean(0)).ravel() >= SHARED)
+            return _measured(rows, shared.tolist(), labels, *fitted, ends)
 
         return self._scored(data, phrases, pure, measure)
 
@@ -103,7 +109,7 @@ class LabelContradiction:
 
         values, accused = np.zeros(len(phrases.words)), np.zeros(len(phrases.words), bool)
         for phrase, one in measures.items():
-            values[phrase] = one["z"] * one["contradiction"]
+            values[phrase] = one["z"] * one["against"]
             accused[phrase] = meets(one)
         suspected, told = np.zeros(len(data), bool), []
         labels = data.labels.numpy()
@@ -148,8 +154,21 @@ def _fitted(
     return fold, logits, weights
 
 
+def _ends(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """For each label the mean chance of another one, in its own rows and in all others, [k, 2]."""
+    other = 1 - softmax(logits, axis=1)
+    every = range(logits.shape[1])
+    return np.array([[other[labels == one, one].mean(), other[labels != one, one].mean()] for one in every])
+
+
 def _measured(
-    rows: np.ndarray, own: list[int], labels: np.ndarray, fold: np.ndarray, logits: np.ndarray, weights: np.ndarray
+    rows: np.ndarray,
+    own: list[int],
+    labels: np.ndarray,
+    fold: np.ndarray,
+    logits: np.ndarray,
+    weights: np.ndarray,
+    ends: np.ndarray,
 ) -> dict[str, float]:
     """What these rows say of their label without the words in the columns `own`."""
     counts = np.bincount(labels[rows], minlength=logits.shape[1])
@@ -157,10 +176,11 @@ def _measured(
     chance = softmax(logits[rows] - weights[fold[rows]][:, own].sum(1), axis=1)[:, label]
     carries = labels[rows] == label
     spread = float(np.sqrt((chance * (1 - chance)).sum()))
+    inside, outside = ends[label]
     return {
         "label": float(label),
         "rows": float(len(rows)),
-        "purity": float(carries.mean()),
-        "contradiction": float((1 - chance[carries]).mean()),
+        "against": float(((1 - chance[carries]).mean() - inside) / max(outside - inside, LEAST_GAP)),
         "z": float((carries - chance).sum() / max(spread, 1e-9)),
+        "purity": float(carries.mean()),
     }

@@ -136,8 +136,8 @@ def strongest(
 ) -> list[int]:
     """The accused phrases in falling order of their score, less those that a stronger one explains.
 
-    Such a one mostly stands in rows that have a stronger phrase, or is not accused by the others: `still` says whether
-    a phrase would be, of these rows alone. Of phrases with one score the longest comes first.
+    Such a one is not accused by the rows that have no stronger one: `still` says whether a phrase would be, of these
+    rows alone. Of phrases with one score the longest comes first.
     """
     order = sorted(np.flatnonzero(accused).tolist(), key=lambda j: (-scores[j], -len(phrases.words[j])))
     covered = np.zeros(phrases.rows.shape[0], bool)
@@ -145,7 +145,7 @@ def strongest(
     for phrase in order:
         rows = phrases.rows_of(phrase)
         left = rows[~covered[rows]]
-        if 2 * len(left) > len(rows) and (len(left) == len(rows) or still(phrase, left)):
+        if len(left) == len(rows) or (len(left) > 1 and still(phrase, left)):
             kept.append(phrase)
             covered[rows] = True
     return kept
