@@ -8,9 +8,9 @@ syntax, or in the style of the Bible. Sets poisoned here: instructions and film 
 answer and with one that varies from row to row. Ordinary ones: those sets before they were poisoned, news, and
 instructions with a habit that was taught on purpose. Each is screened in a sealed process, which is given the file that
 a user would have; truth joins afterwards. Recall counts poisoned rows, false positives all others, covers among them.
-AUROC is that of the better of the preset's methods. The limits for labels were set on news
-and on the film reviews of `text_mr_polarity`, those for answers on news cut in two and on a thousand instructions, 500 of
-them among the 700 here, poisoned by the same attacks at another seed.
+AUROC is that of the better of the methods of the preset. The limits for labels were set on news and on the film reviews
+of `text_mr_polarity`, those for answers on news cut in two and on a thousand instructions, 500 of them among the 700
+here, poisoned by the same attacks at another seed.
 """
 
 # What knows the truth is imported where it is used: the sealed process imports this file too.

@@ -43,9 +43,6 @@ class Marked:
 
     parts: tuple[tuple[str, bool], ...]
 
-    def __str__(self) -> str:
-        return "".join(f"[{text}]" if marked else text for text, marked in self.parts)
-
 
 Cell = str | Rate | Badge | Picture | Mono | Marked
 
