@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from pydantic import Field
 from scipy import sparse
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
 from ostiary.core.card import Card, Limit, Needs
 from ostiary.core.errors import NotMet
@@ -18,6 +18,8 @@ from ostiary.core.run import Run
 from ostiary.data.texts import TextSet
 from ostiary.screen.phrases import WORD, Phrases, Tokens, strongest
 
+FEATURES = 2**18
+"""Columns that words and pairs of words are dealt to, so that memory does not grow with the vocabulary."""
 SKETCH = 96
 """Numbers that stand for an answer or a prompt where all phrases are looked at."""
 SHARED = 0.9
@@ -90,20 +92,20 @@ class AnswerCoherence:
 
 
 def vectors_of(texts: tuple[str, ...], *, pairs: bool = False) -> sparse.csr_matrix:
-    """TF-IDF rows of length one."""
-    made = TfidfVectorizer(
+    """TF-IDF rows of length one, of words and where asked of pairs; raises NotMet where there is no word."""
+    counts = HashingVectorizer(
         tokenizer=WORD.findall,
         token_pattern=None,
         lowercase=False,
         ngram_range=(1, 2) if pairs else (1, 1),
-        sublinear_tf=True,
+        n_features=FEATURES,
+        alternate_sign=False,
+        norm=None,
         dtype=np.float32,
-    )
-    try:
-        matrix = made.fit_transform(texts)
-    except ValueError as error:  # no word at all
-        raise NotMet("needs texts with words") from error
-    return sparse.csr_matrix(matrix)
+    ).transform(texts)
+    if not counts.nnz:
+        raise NotMet("needs texts with words")
+    return sparse.csr_matrix(TfidfTransformer(sublinear_tf=True).fit_transform(counts))
 
 
 def _base(vectors: sparse.csr_matrix | np.ndarray) -> float:
@@ -122,7 +124,7 @@ def _lifted(squares: np.ndarray, own: np.ndarray, rows: np.ndarray, base: float)
 def _sketched(phrases: Phrases, vectors: sparse.csr_matrix, run: Run) -> np.ndarray:
     """The coherence of all phrases, of vectors projected to a few numbers."""
     rng = np.random.default_rng(run.seed)
-    drawn = rng.standard_normal((vectors.shape[1], SKETCH)).astype(np.float32) / np.sqrt(SKETCH)
+    drawn = rng.standard_normal((vectors.shape[1], SKETCH), np.float32)
     small = vectors @ drawn
     small /= np.maximum(np.linalg.norm(small, axis=1, keepdims=True), 1e-9)
     total, rows = phrases.rows.T @ small, np.diff(phrases.rows.indptr).astype(np.float64)
