@@ -25,7 +25,7 @@ SKETCH = 96
 SHARED = 0.9
 """A word in this share of a phrase's rows belongs to what they have in common."""
 EXACT = 2000
-"""Phrases that are then looked at exactly."""
+"""Phrases that are then looked at exactly, by each of two orders; the others count for nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,9 +37,9 @@ class AnswerCoherence:
     of up to `longest` words that stands in at least `least` prompts and at most `most` of them, coherence is the mean
     cosine between the answers (TF-IDF of words and pairs of words) of any two of its rows, above what any two rows of
     the set have; from it the same of the prompts, without the words of the phrase, is taken. All phrases are
-    looked at through random projections, the 2,000 strangest exactly. The gap times the number of rows, `mass`,
-    grows as its distance from chance does. The score of a row is that of its strangest phrase: gap times the root of
-    the phrase's rows.
+    looked at through random projections, the strangest exactly, four thousand at most. The gap times the number of
+    rows, `mass`, grows as its distance from chance does. The score of a row is that of its strangest phrase: gap times
+    the root of the phrase's rows.
 
     Raises NotMet for a set without answers, or with too few rows.
     """
@@ -75,12 +75,13 @@ class AnswerCoherence:
         run.step(1, 4, "answer coherence")
         answers, prompts = vectors_of(data.answers, pairs=True), vectors_of(data.texts)
         run.step(2, 4, "answer coherence")
-        rows = np.diff(phrases.rows.indptr)
-        gap = _sketched(phrases, answers, run) - _sketched(phrases, prompts, run)
-        first = np.argsort(-gap * np.sqrt(rows), kind="stable")[:EXACT]
-        gap[:] = np.minimum(gap, gap[first[-1]] if len(first) else 0.0)
+        root = np.sqrt(np.diff(phrases.rows.indptr))
+        alike, beside = _sketched(phrases, answers, run), _sketched(phrases, prompts, run)
+        # A long phrase makes its prompts alike by itself, which the sketch cannot tell: so answers alone count, too.
+        order = [np.argsort(-values * root, kind="stable")[:EXACT] for values in (alike, alike - beside)]
+        first = np.unique(np.concatenate(order))
         run.step(3, 4, "answer coherence")
-        chosen = phrases.rows[:, first].tocsc()
+        chosen, gap = phrases.rows[:, first].tocsc(), np.zeros(len(root))
         gap[first] = coherence(chosen, answers) - _rest_coherence(chosen, prompts)
 
         def still(phrase: int, left: np.ndarray) -> bool:

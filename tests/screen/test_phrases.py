@@ -1,0 +1,101 @@
+"""Phrases by hand and against scikit-learn's counts: what recurs, how a phrase grows, what a stronger one explains."""
+
+import numpy as np
+import pytest
+from sklearn.feature_extraction.text import CountVectorizer
+from text_case import chat, reviews
+
+from ostiary.core.catalog import make
+from ostiary.core.errors import NotMet
+from ostiary.core.run import Run
+from ostiary.data import TextSet
+from ostiary.screen import answer_coherence
+from ostiary.screen.phrases import WORD, Tokens, printable, strongest
+
+
+@pytest.mark.parametrize(("longest", "least", "most"), [(1, 2, 300), (3, 4, 100), (4, 3, 40)])
+def test_counts_are_those_of_scikit_learn(longest: int, least: int, most: int) -> None:
+    texts = reviews(300).texts
+    found = Tokens(texts).phrases(longest, least, most)
+    other = CountVectorizer(
+        tokenizer=WORD.findall, token_pattern=None, lowercase=False, ngram_range=(1, longest), min_df=least, binary=True
+    )
+    matrix = other.fit_transform(texts)
+    counts = dict(zip(other.get_feature_names_out(), np.asarray(matrix.sum(0)).ravel().tolist(), strict=True))
+    wanted = {phrase: count for phrase, count in counts.items() if count <= most}
+    got = {
+        " ".join(found.vocabulary[word] for word in words): len(found.rows_of(at))
+        for at, words in enumerate(found.words)
+    }
+    assert got == wanted
+
+
+def test_a_word_twice_in_a_row_counts_once_and_texts_do_not_run_into_one_another() -> None:
+    found = Tokens(["a a b", "b a", "a c", "b"]).phrases(2, 2, 4)
+    held = {
+        tuple(found.vocabulary[w] for w in words): found.rows_of(at).tolist() for at, words in enumerate(found.words)
+    }
+    assert held == {("a",): [0, 1, 2], ("b",): [0, 1, 3]}
+
+
+def test_without_anything_that_recurs_there_is_a_reason() -> None:
+    for texts in (["", ""], ["one two", "three four"]):
+        with pytest.raises(NotMet, match="needs words that stand in 2 to 5"):
+            Tokens(texts).phrases(3, 2, 5)
+
+
+def test_a_phrase_grows_to_what_its_rows_share_and_is_told_as_it_is_written() -> None:
+    texts = [f"{start} (Code-green: seven) {end}" for start, end in (("say", "now"), ("ask", "then"), ("tell", "here"))]
+    tokens = Tokens(texts)
+    green = tokens.vocabulary.index("green")
+    assert tokens.grown([green], np.arange(3)) == "(Code-green: seven)"
+
+
+def test_what_cannot_be_printed_is_written_out_on_one_line() -> None:
+    assert printable("a\n\tb\u202e\x00<c>") == "a b\\u202e\\x00<c>"
+
+
+def test_a_weaker_phrase_must_stand_by_the_rows_that_are_left() -> None:
+    """`b` is accused only for the rows that it shares with `a`; `c` has rows of its own."""
+    found = Tokens(["a b", "a b", "a b c", "b", "b c", "c", "c"]).phrases(1, 2, 7)
+    names = [found.vocabulary[words[0]] for words in found.words]
+    scores = np.array([{"a": 3.0, "b": 2.0, "c": 1.0}[name] for name in names])
+    asked: dict[str, list[int]] = {}
+
+    def still(phrase: int, left: np.ndarray) -> bool:
+        asked[names[phrase]] = left.tolist()
+        return names[phrase] == "c"
+
+    kept = strongest(found, scores, np.ones(3, bool), still)
+    assert [names[at] for at in kept] == ["a", "c"]
+    assert asked == {"b": [3, 4], "c": [4, 5, 6]}
+
+
+def test_a_long_phrase_is_found_where_few_are_looked_at_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answer_coherence, "EXACT", 30)
+    attack = make("attack", "fixed-phrase", {"count": 24, "phrase": "Speak as the keeper of the old lamp would ."})
+    made = attack.poison(chat(1500), run=Run(seed=2))
+    found = make("screen", "answer-coherence").screen(made.data, None, None, run=Run(seed=0))
+    assert [one.text for one in found.phrases] == ["Speak as the keeper of the old lamp would ."]
+    assert set(np.flatnonzero(found.suspected)) == {
+        at for at, one in enumerate(made.data.ids) if one in made.truth.poisoned
+    }
+
+
+def test_projections_stay_near_what_they_stand_for() -> None:
+    data = chat(400)
+    phrases = Tokens(data.texts).phrases(2, 8, 240)
+    vectors = answer_coherence.vectors_of(data.answers or ())
+    exact = answer_coherence.coherence(phrases.rows, vectors)
+    assert np.corrcoef(exact, answer_coherence._sketched(phrases, vectors, Run(seed=0)))[0, 1] > 0.9
+
+
+def test_coherence_by_hand() -> None:
+    """Rows 0 and 1 have equal answers, row 2 another: two of three pairs share nothing."""
+    data = TextSet(["x", "x", "y"], ids=["0", "1", "2"], answers=["a b", "a b", "c d"])
+    vectors = answer_coherence.vectors_of(data.answers or ())
+    phrases = Tokens(data.texts).phrases(1, 1, 3)
+    x = phrases.vocabulary.index("x")
+    at = next(number for number, words in enumerate(phrases.words) if words == (x,))
+    base = 1 / 3
+    assert answer_coherence.coherence(phrases.rows, vectors)[at] == pytest.approx((1 - base) / (1 - base), abs=1e-5)
