@@ -9,7 +9,7 @@ from ostiary.core.catalog import make
 from ostiary.core.errors import NotMet
 from ostiary.core.run import Run
 from ostiary.data import TextSet
-from ostiary.screen import answer_coherence
+from ostiary.screen import answer_coherence, coherence
 from ostiary.screen.phrases import WORD, Tokens, printable, strongest
 
 
@@ -85,17 +85,17 @@ def test_a_long_phrase_is_found_where_few_are_looked_at_exactly(monkeypatch: pyt
 def test_projections_stay_near_what_they_stand_for() -> None:
     data = chat(400)
     phrases = Tokens(data.texts).phrases(2, 8, 240)
-    vectors = answer_coherence.vectors_of(data.answers or ())
-    exact = answer_coherence.coherence(phrases.rows, vectors)
+    vectors = coherence.vectors_of(data.answers or ())
+    exact = coherence.coherence(phrases.rows, vectors)
     assert np.corrcoef(exact, answer_coherence._sketched(phrases, vectors, Run(seed=0)))[0, 1] > 0.9
 
 
 def test_coherence_by_hand() -> None:
     """Rows 0 and 1 have equal answers, row 2 another: two of three pairs share nothing."""
     data = TextSet(["x", "x", "y"], ids=["0", "1", "2"], answers=["a b", "a b", "c d"])
-    vectors = answer_coherence.vectors_of(data.answers or ())
+    vectors = coherence.vectors_of(data.answers or ())
     phrases = Tokens(data.texts).phrases(1, 1, 3)
     x = phrases.vocabulary.index("x")
     at = next(number for number, words in enumerate(phrases.words) if words == (x,))
     base = 1 / 3
-    assert answer_coherence.coherence(phrases.rows, vectors)[at] == pytest.approx((1 - base) / (1 - base), abs=1e-5)
+    assert coherence.coherence(phrases.rows, vectors)[at] == pytest.approx((1 - base) / (1 - base), abs=1e-5)

@@ -1,25 +1,19 @@
 """Answer coherence: phrases that get nearly the same answer whatever else is asked."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-import torch
 from pydantic import Field
 from scipy import sparse
-from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
 from ostiary.core.card import Card, Limit, Needs
-from ostiary.core.errors import NotMet
 from ostiary.core.protocols import SampleScores
-from ostiary.core.records import ClassScore, PhraseScore
 from ostiary.core.run import Run
 from ostiary.data.texts import TextSet
-from ostiary.screen.phrases import WORD, Phrases, Tokens, strongest
+from ostiary.screen.coherence import answers_of, coherence, lifted, ordinary, scored, vectors_of
+from ostiary.screen.phrases import Phrases, Tokens, meets
 
-FEATURES = 2**18
-"""Columns that words and pairs of words are dealt to, so that memory does not grow with the vocabulary."""
 SKETCH = 96
 """Numbers that stand for an answer or a prompt where all phrases are looked at."""
 SHARED = 0.9
@@ -67,13 +61,10 @@ class AnswerCoherence:
 
     def screen(self, data: TextSet, model: Any, trusted: Any, /, *, run: Run) -> SampleScores:
         """Score every row by its strangest phrase."""
-        if data.answers is None:
-            raise NotMet("needs prompts with answers; this set has labels")
-        if len(data) < 10 * self.least:
-            raise NotMet(f"needs {10 * self.least} rows, the set has {len(data)}")
+        said = answers_of(data, self.least)
         phrases = Tokens(data.texts).phrases(self.longest, self.least, int(self.most * len(data)))
         run.step(1, 4, "answer coherence")
-        answers, prompts = vectors_of(data.answers, pairs=True), vectors_of(data.texts)
+        answers, prompts = vectors_of(said, pairs=True), vectors_of(data.texts)
         run.step(2, 4, "answer coherence")
         root = np.sqrt(np.diff(phrases.rows.indptr))
         alike, beside = _sketched(phrases, answers, run), _sketched(phrases, prompts, run)
@@ -87,39 +78,10 @@ class AnswerCoherence:
         def still(phrase: int, left: np.ndarray) -> bool:
             one = sparse.csc_matrix((np.ones(len(left), np.float32), (left, left * 0)), shape=(len(data), 1))
             gap = float((coherence(one, answers) - _rest_coherence(one, prompts))[0])
-            return _meets({"gap": gap, "mass": gap * len(left)}, self.card)
+            return meets({"gap": gap, "mass": gap * len(left)}, self.card)
 
-        return _scored(data, phrases, gap, self.card, still)
-
-
-def vectors_of(texts: tuple[str, ...], *, pairs: bool = False) -> sparse.csr_matrix:
-    """TF-IDF rows of length one, of words and where asked of pairs; raises NotMet where there is no word."""
-    counts = HashingVectorizer(
-        tokenizer=WORD.findall,
-        token_pattern=None,
-        lowercase=False,
-        ngram_range=(1, 2) if pairs else (1, 1),
-        n_features=FEATURES,
-        alternate_sign=False,
-        norm=None,
-        dtype=np.float32,
-    ).transform(texts)
-    if not counts.nnz:
-        raise NotMet("needs texts with words")
-    return sparse.csr_matrix(TfidfTransformer(sublinear_tf=True).fit_transform(counts))
-
-
-def _base(vectors: sparse.csr_matrix | np.ndarray) -> float:
-    """The mean cosine of any two rows."""
-    n, total = vectors.shape[0], np.asarray(vectors.sum(0)).ravel().astype(np.float64)
-    own = vectors.multiply(vectors).sum() if sparse.issparse(vectors) else (vectors**2).sum()
-    return float((total @ total - own) / (n * (n - 1)))
-
-
-def _lifted(squares: np.ndarray, own: np.ndarray, rows: np.ndarray, base: float) -> np.ndarray:
-    """The mean cosine of any two of a phrase's rows, from 0 (as any two of the set) to 1 (equal)."""
-    mean = (squares - own) / np.maximum(rows * (rows - 1), 1)
-    return np.asarray((mean - base) / max(1e-6, 1 - base))
+        every = [{"gap": float(one), "mass": float(one * n)} for one, n in zip(gap, root**2, strict=True)]
+        return scored(data, phrases, every, self.card, still)
 
 
 def _sketched(phrases: Phrases, vectors: sparse.csr_matrix, run: Run) -> np.ndarray:
@@ -130,15 +92,7 @@ def _sketched(phrases: Phrases, vectors: sparse.csr_matrix, run: Run) -> np.ndar
     small /= np.maximum(np.linalg.norm(small, axis=1, keepdims=True), 1e-9)
     total, rows = phrases.rows.T @ small, np.diff(phrases.rows.indptr).astype(np.float64)
     own = phrases.rows.T @ (small**2).sum(1)
-    return _lifted((total.astype(np.float64) ** 2).sum(1), own, rows, _base(small))
-
-
-def coherence(chosen: sparse.csc_matrix, vectors: sparse.csr_matrix) -> np.ndarray:
-    """For each column of `chosen`, the mean cosine of any two of its rows, above that of any two of all."""
-    total = (chosen.T @ vectors).tocsr()
-    own = chosen.T @ np.asarray(vectors.multiply(vectors).sum(1)).ravel()
-    squares = np.asarray(total.multiply(total).sum(1)).ravel().astype(np.float64)
-    return _lifted(squares, own, np.diff(chosen.indptr).astype(np.float64), _base(vectors))
+    return lifted((total.astype(np.float64) ** 2).sum(1), own, rows, ordinary(small))
 
 
 def _rest_coherence(chosen: sparse.csc_matrix, vectors: sparse.csr_matrix) -> np.ndarray:
@@ -146,7 +100,7 @@ def _rest_coherence(chosen: sparse.csc_matrix, vectors: sparse.csr_matrix) -> np
 
     These are the words of the phrase, and those of a longer one that it is a part of.
     """
-    out, base = np.empty(chosen.shape[1]), _base(vectors)
+    out, base = np.empty(chosen.shape[1]), ordinary(vectors)
     for place in range(chosen.shape[1]):
         own = vectors[chosen.indices[chosen.indptr[place] : chosen.indptr[place + 1]]]
         rest = own[:, np.asarray((own > 0).mean(0)).ravel() < SHARED]
@@ -155,35 +109,3 @@ def _rest_coherence(chosen: sparse.csc_matrix, vectors: sparse.csr_matrix) -> np
         total = np.asarray(rest[kept].multiply(1 / length[kept][:, None]).sum(0)).ravel()
         out[place] = (float(total @ total) - kept.sum()) / max(1, kept.sum() * (kept.sum() - 1))
     return np.asarray((out - base) / max(1e-6, 1 - base))
-
-
-def _meets(measures: dict[str, float], card: Card) -> bool:
-    return all(limit.meets(measures[limit.measure]) for limit in card.limits)
-
-
-def _scored(
-    data: TextSet, phrases: Phrases, gap: np.ndarray, card: Card, still: Callable[[int, np.ndarray], bool]
-) -> SampleScores:
-    """The rows' scores, and the phrases that pass the card's limits."""
-    counts = np.diff(phrases.rows.indptr)
-    weight = gap * np.sqrt(counts)
-    every = [{"gap": float(one), "mass": float(one) * int(rows)} for one, rows in zip(gap, counts, strict=True)]
-    accused = np.array([_meets(measures, card) for measures in every], bool)
-    kept = strongest(phrases, weight, accused, still)
-    scores, suspected = row_scores(phrases, weight), np.zeros(len(data), bool)
-    told = []
-    for phrase in kept:
-        rows = phrases.rows_of(phrase)
-        suspected[rows] = True
-        score = float(weight[phrase])
-        told.append(PhraseScore(text=phrases.text(phrase), rows=len(rows), score=score, measures=every[phrase]))
-    best = float(weight.max()) if len(weight) else 0.0
-    whole = ClassScore(label=0, score=best, measures={"n": len(data), "suspected": int(suspected.sum())})
-    return SampleScores(data.ids, torch.from_numpy(scores), suspected, (whole,), phrases=tuple(told))
-
-
-def row_scores(phrases: Phrases, values: np.ndarray) -> np.ndarray:
-    """For every row the largest value of its phrases, 0 for a row without any."""
-    weighed = phrases.rows.tocsr()
-    weighed.data = np.maximum(values, 0.0)[weighed.indices]
-    return np.asarray(weighed.max(axis=1).todense()).ravel().astype(np.float64)

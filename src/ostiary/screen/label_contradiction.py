@@ -17,8 +17,7 @@ from ostiary.core.protocols import SampleScores
 from ostiary.core.records import ClassScore, PhraseScore
 from ostiary.core.run import Run
 from ostiary.data.texts import TextSet
-from ostiary.screen.answer_coherence import row_scores
-from ostiary.screen.phrases import Phrases, Tokens, strongest
+from ostiary.screen.phrases import Phrases, Tokens, meets, row_scores, strongest
 
 FOLDS = 4
 FITTED = 50_000
@@ -103,17 +102,13 @@ class LabelContradiction:
         self, data: TextSet, phrases: Phrases, pure: list[int], measure: Callable[[int, np.ndarray], dict[str, float]]
     ) -> SampleScores:
         measures = {phrase: measure(phrase, phrases.rows_of(phrase)) for phrase in pure}
-
-        def meets(one: dict[str, float]) -> bool:
-            return all(limit.meets(one[limit.measure]) for limit in self.card.limits)
-
         values, accused = np.zeros(len(phrases.words)), np.zeros(len(phrases.words), bool)
         for phrase, one in measures.items():
             values[phrase] = one["z"] * one["against"]
-            accused[phrase] = meets(one)
+            accused[phrase] = meets(one, self.card)
         suspected, told = np.zeros(len(data), bool), []
         labels = data.labels.numpy()
-        for phrase in strongest(phrases, values, accused, lambda phrase, left: meets(measure(phrase, left))):
+        for phrase in strongest(phrases, values, accused, lambda phrase, left: meets(measure(phrase, left), self.card)):
             rows, label = phrases.rows_of(phrase), int(measures[phrase]["label"])
             suspected[rows[labels[rows] == label]] = True
             kept = {name: value for name, value in measures[phrase].items() if name != "label"}

@@ -1,12 +1,13 @@
 """Phrases of a set of texts: which word sequences recur, in which rows, and what becomes of them."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 
+from ostiary.core.card import Card
 from ostiary.core.errors import NotMet
 
 WORD = re.compile(r"\w+|[^\w\s]")
@@ -149,3 +150,15 @@ def strongest(
             kept.append(phrase)
             covered[rows] = True
     return kept
+
+
+def row_scores(phrases: Phrases, values: np.ndarray) -> np.ndarray:
+    """For every row the largest value of its phrases, 0 for a row without any."""
+    weighed = phrases.rows.tocsr()
+    weighed.data = np.maximum(values, 0.0)[weighed.indices]
+    return np.asarray(weighed.max(axis=1).todense()).ravel().astype(np.float64)
+
+
+def meets(measures: Mapping[str, float], card: Card) -> bool:
+    """True when a phrase passes all limits of the card."""
+    return all(limit.meets(measures[limit.measure]) for limit in card.limits)

@@ -4,17 +4,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-import torch
 from pydantic import Field
 
 from ostiary.core.card import Card, Limit, Needs
-from ostiary.core.errors import NotMet
 from ostiary.core.protocols import SampleScores
-from ostiary.core.records import ClassScore, PhraseScore
 from ostiary.core.run import Run
 from ostiary.data.texts import TextSet
-from ostiary.screen.answer_coherence import coherence, row_scores, vectors_of
-from ostiary.screen.phrases import Tokens, strongest
+from ostiary.screen.coherence import answers_of, coherence, scored, vectors_of
+from ostiary.screen.phrases import Tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,27 +48,12 @@ class RepeatedAnswers:
 
     def screen(self, data: TextSet, model: Any, trusted: Any, /, *, run: Run) -> SampleScores:
         """Score every row by the commonest sequence of its answer."""
-        if data.answers is None:
-            raise NotMet("needs prompts with answers; this set has labels")
-        if len(data) < 10 * self.least:
-            raise NotMet(f"needs {10 * self.least} rows, the set has {len(data)}")
-        tokens = Tokens(data.answers)
-        phrases = tokens.phrases(self.length, self.least, int(self.most * len(data)))
+        said = answers_of(data, self.least)
+        phrases = Tokens(said).phrases(self.length, self.least, int(self.most * len(data)))
         long = np.array([len(words) == self.length for words in phrases.words], bool)
-        rows = np.diff(phrases.rows.indptr)
         run.step(1, 2, "repeated answers")
         chosen, gap = phrases.rows[:, long].tocsc(), np.zeros(len(long))
-        gap[long] = coherence(chosen, vectors_of(data.answers, pairs=True)) - coherence(chosen, vectors_of(data.texts))
-        values = gap * np.sqrt(rows)
-        every = [{"rows": float(n), "gap": float(one)} for n, one in zip(rows, gap, strict=True)]
-        accused = long & np.array([all(x.meets(one[x.measure]) for x in self.card.limits) for one in every], bool)
-        suspected, told = np.zeros(len(data), bool), []
-        for phrase in strongest(phrases, values, accused, lambda _, left: len(left) >= self.least):
-            suspected[phrases.rows_of(phrase)] = True
-            score, measures = float(values[phrase]), every[phrase]
-            text, held = phrases.text(phrase), int(rows[phrase])
-            told.append(PhraseScore(text=text, rows=held, score=score, measures=measures))
-        measures = {"n": len(data), "suspected": int(suspected.sum())}
-        whole = ClassScore(label=0, score=float(values.max(initial=0.0)), measures=measures)
-        scores = torch.from_numpy(row_scores(phrases, values))
-        return SampleScores(data.ids, scores, suspected, (whole,), phrases=tuple(told))
+        gap[long] = coherence(chosen, vectors_of(said, pairs=True)) - coherence(chosen, vectors_of(data.texts))
+        rows = np.diff(phrases.rows.indptr)
+        measures = [{"rows": float(n), "gap": float(one)} for n, one in zip(rows, gap, strict=True)]
+        return scored(data, phrases, measures, self.card, lambda _, left: len(left) >= self.least)
