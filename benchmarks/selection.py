@@ -43,12 +43,19 @@ LEVELS, SUMMARY = "levels", "summary"
 SOLVED, KEPT = 0.1, 0.02
 
 
-def repair(path: Path, trusted: Path, method: str, tolerance: float, out: Path, seed: int) -> dict[str, str]:
-    """What the sealed process runs: writes the repaired model to `out`, and tells what was chosen."""
-    made = make("repair", method, {"tolerance": tolerance})
-    found = made.repair(load_model(path), PackedSet(trusted), None, run=Run(seed=seed))
-    save_model(found.model, out)
-    return dict(found.selected)
+def repair(path: Path, trusted: Path, method: str, folder: Path, seed: int) -> list[dict[str, str]]:
+    """What the sealed process runs: writes a repaired model for each tolerance, and tells what was chosen."""
+    model, images, run = load_model(path), PackedSet(trusted), Run(seed=seed)
+    made, chosen = make("repair", method), []
+    if hasattr(made, "at"):  # masks are learned once for all tolerances
+        every = made.at(model, images, TOLERANCES, run=run)
+    else:
+        tried = (make("repair", method, {"tolerance": tolerance}) for tolerance in TOLERANCES)
+        every = (one.repair(model, images, None, run=Run(seed=seed)) for one in tried)
+    for number, found in enumerate(every):
+        save_model(found.model, folder / f"{number}.safetensors")
+        chosen.append(dict(found.selected))
+    return chosen
 
 
 def measured(store: "Store", model: "ModelSpec", path: Path) -> tuple[Rate, Rate]:
@@ -67,32 +74,31 @@ def examine(store: "Store", model: "ModelSpec", method: str, budget: int, thread
 
     path = store.model_dir(model.key) / MODEL
     trusted = store.set_dir(model.data.trusted_key(budget, "same", model.seed))
-    plain = measured(store, model, path)
-    for tolerance in TOLERANCES:
-        key = f"{_key(model)}, {budget} a class, {method}, tolerance {tolerance:g}"
-        if records.has(LEVELS, key):
-            continue
-        note(key)
-        begun = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder, SealedProcess(threads=threads) as process:
-            out = Path(folder) / "repaired.safetensors"
-            selected = process.submit(repair, path, trusted, method, tolerance, out, model.seed).result()
-            after = measured(store, model, out)
-        figures: dict[str, Any] = {
-            "method": method,
-            "attack": model.name,
-            "model": _key(model),
-            "budget": budget,
-            "tolerance": tolerance,
-            "honest": tolerance == make("repair", method).tolerance,
-            "accuracy before": plain[0],
-            "attack success before": plain[1],
-            "accuracy": after[0],
-            "attack success": after[1],
-            **selected,
-        }
-        n, seconds = len(PackedSet(trusted)), time.monotonic() - begun
-        records.add(LEVELS, key, figures, seeds=[model.seed], n=n, seconds=seconds)
+    keys = [f"{_key(model)}, {budget} a class, {method}, tolerance {tolerance:g}" for tolerance in TOLERANCES]
+    if all(records.has(LEVELS, key) for key in keys):
+        return
+    note(f"{_key(model)}, {budget} a class, {method}")
+    begun, plain, known = time.monotonic(), measured(store, model, path), dict[str, tuple[Rate, Rate]]()
+    with tempfile.TemporaryDirectory() as folder, SealedProcess(threads=threads) as process:
+        every = process.submit(repair, path, trusted, method, Path(folder), model.seed).result()
+        for number, (key, tolerance, selected) in enumerate(zip(keys, TOLERANCES, every, strict=True)):
+            said = str(selected)  # the same choice is the same model
+            known[said] = known.get(said) or measured(store, model, Path(folder) / f"{number}.safetensors")
+            figures: dict[str, Any] = {
+                "method": method,
+                "attack": model.name,
+                "model": _key(model),
+                "budget": budget,
+                "tolerance": tolerance,
+                "honest": tolerance == make("repair", method).tolerance,
+                "accuracy before": plain[0],
+                "attack success before": plain[1],
+                "accuracy": known[said][0],
+                "attack success": known[said][1],
+                **selected,
+            }
+            seconds, begun = time.monotonic() - begun, time.monotonic()
+            records.add(LEVELS, key, figures, seeds=[model.seed], n=len(PackedSet(trusted)), seconds=seconds)
 
 
 def _key(model: "ModelSpec") -> str:

@@ -14,7 +14,7 @@ from ostiary.models.classifier import TorchClassifier
 from ostiary.models.zoo import build
 from ostiary.repair import fine_tuning, flow
 from ostiary.repair.checks import too_many
-from ostiary.repair.flow import gentler
+from ostiary.repair.flow import choice, gentler
 from ostiary.training import Recipe, accuracy, train
 
 
@@ -112,3 +112,17 @@ def test_what_could_not_be_loaded_again_is_refused_before_any_work(
     with pytest.raises(ConfigError, match=f"could not be loaded again: its architecture is '{arch}'"):
         repair_model(foreign, trusted, tmp_path / "out.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("trigger", "images", "picked"),
+    [
+        (True, True, "repair.trigger-unlearning"),
+        (False, True, "repair.clp"),
+        (True, False, "repair.clp"),
+        (False, False, "repair.clp"),
+    ],
+)
+def test_a_repair_is_picked_by_what_there_is(trigger: bool, images: bool, picked: str) -> None:
+    given = ArraySet(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1]), ("a", "b"), ("x", "y"))
+    assert choice(trigger, given if images else None) == picked

@@ -1,5 +1,6 @@
 """Adversarial Neuron Pruning: cut the channels that a small change of their weights turns against the task."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, ClassVar
@@ -64,14 +65,21 @@ class Anp:
         self, model: TorchClassifier, trusted: LabelledSet[Images], evidence: ModelEvidence | None, /, *, run: Run
     ) -> Repaired:
         """Give a pruned copy; `evidence` is not used."""
+        return next(self.at(model, trusted, (self.tolerance,), run=run))
+
+    def at(
+        self, model: TorchClassifier, trusted: LabelledSet[Images], tolerances: Sequence[float], *, run: Run
+    ) -> Iterator[Repaired]:
+        """A pruned copy for each tolerance, of masks that are learned once."""
         learn, choose = split(trusted, (0.5, 0.5), seed=run.seed)
         copy = model.clone().to(run.device)
         backward = partial(self._backward, copy, run.generator("starts"))
         masks = learn_masks(
             copy, learn, backward, steps=self.steps, lr=self.lr, batch=BATCH, run=run, label=self.card.name
         )
-        pruned, chosen = prune_while(model.clone().to(run.device), masks, choose, self.tolerance, run=run)
-        return Repaired(pruned, {"pruned": chosen})
+        for tolerance in tolerances:
+            pruned, chosen = prune_while(model.clone().to(run.device), masks, choose, tolerance, run=run)
+            yield Repaired(pruned, {"pruned": chosen})
 
     def _backward(self, model: TorchClassifier, rng: torch.Generator, masks: Masks, x: Images, y: Labels) -> None:
         worst = self._worst(model, masks, x, y, rng)

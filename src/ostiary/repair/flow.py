@@ -32,8 +32,9 @@ from ostiary.training import per_class, predicted, predictions, rate
 
 FLIP = "flip rate of the recovered trigger"
 WITH_TRIGGER = "repair.trigger-unlearning"
-WITHOUT_TRIGGER = "repair.fine-pruning"
-WITHOUT_DATA = "repair.clp"
+WITHOUT_TRIGGER = "repair.clp"
+"""Of the repairs that cost two points of accuracy or less in the mean over the grid `repairs`, the one that leaves the
+least attack success, whichever attack is left out; and the one that needs no images."""
 STANDARD = "standard"
 """The preset of a scan that the repair makes itself."""
 
@@ -54,7 +55,7 @@ def repair(
     A quarter of the trusted images is kept apart: accuracy and flip rates before and after are
     measured on it alone. Without `scan` (a kept scan record of this very model) the model is scanned
     first. Both scans use the reference models that come with the package, where some fit. Without
-    `method`, a recovered trigger is unlearned, and a model without one is fine-pruned.
+    `method`, a recovered trigger is unlearned, and a model without one is pruned by its weights.
     Nothing is written when accuracy falls by more than `max_loss` points and by more than chance explains
     on that many images; a fall that could be chance is a caution, and so is a class that pays alone.
     Trusted images are screened for poison first, and what looks planted among them is a caution.
@@ -109,9 +110,7 @@ def repair(
 
 def choice(trigger: bool, trusted: ImageSet | None) -> str:
     """The repair for a model whose scan recovered a trigger, or none."""
-    if trusted is None:
-        return WITHOUT_DATA
-    return WITH_TRIGGER if trigger else WITHOUT_TRIGGER
+    return WITH_TRIGGER if trigger and trusted is not None else WITHOUT_TRIGGER
 
 
 def _conclude(

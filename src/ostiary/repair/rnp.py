@@ -1,5 +1,6 @@
 """Reconstructive Neuron Pruning: unlearn the task, relearn it by masks alone, and cut what relearning shuts."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, ClassVar
@@ -67,6 +68,12 @@ class Rnp:
         self, model: TorchClassifier, trusted: LabelledSet[Images], evidence: ModelEvidence | None, /, *, run: Run
     ) -> Repaired:
         """Give a pruned copy; `evidence` is not used."""
+        return next(self.at(model, trusted, (self.tolerance,), run=run))
+
+    def at(
+        self, model: TorchClassifier, trusted: LabelledSet[Images], tolerances: Sequence[float], *, run: Run
+    ) -> Iterator[Repaired]:
+        """A pruned copy for each tolerance, of masks that are learned once."""
         learn, choose = split(trusted, (0.5, 0.5), seed=run.seed)
         copy = model.clone().to(run.device)
         self._unlearn(copy, learn, run)
@@ -74,8 +81,9 @@ class Rnp:
         masks = learn_masks(
             copy, learn, backward, steps=self.steps, lr=self.lr, batch=BATCH, run=run, label="relearning"
         )
-        pruned, chosen = prune_while(model.clone().to(run.device), masks, choose, self.tolerance, run=run)
-        return Repaired(pruned, {"pruned": chosen})
+        for tolerance in tolerances:
+            pruned, chosen = prune_while(model.clone().to(run.device), masks, choose, tolerance, run=run)
+            yield Repaired(pruned, {"pruned": chosen})
 
     def _unlearn(self, model: TorchClassifier, data: LabelledSet[Images], run: Run) -> None:
         """Climb until the running share of images told right falls to `forgotten`, or the steps are spent."""
