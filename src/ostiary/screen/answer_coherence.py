@@ -96,16 +96,19 @@ def _sketched(phrases: Phrases, vectors: sparse.csr_matrix, run: Run) -> np.ndar
 
 
 def _rest_coherence(chosen: sparse.csc_matrix, vectors: sparse.csr_matrix) -> np.ndarray:
-    """As `_coherence`, of the prompts without the words that nearly all of a phrase's rows have, of length one again.
+    """As `coherence`, of the prompts without the words that nearly all of a phrase's rows have, of length one again.
 
     These are the words of the phrase, and those of a longer one that it is a part of.
     """
-    out, base = np.empty(chosen.shape[1]), ordinary(vectors)
+    out, usual = np.empty(chosen.shape[1]), ordinary(vectors)
     for place in range(chosen.shape[1]):
         own = vectors[chosen.indices[chosen.indptr[place] : chosen.indptr[place + 1]]]
-        rest = own[:, np.asarray((own > 0).mean(0)).ravel() < SHARED]
-        length = np.sqrt(np.asarray(rest.multiply(rest).sum(1)).ravel())
+        row = np.repeat(np.arange(own.shape[0]), np.diff(own.indptr))
+        _, word = np.unique(own.indices, return_inverse=True)
+        rest = own.data * (np.bincount(word)[word] < SHARED * own.shape[0])
+        length = np.sqrt(np.bincount(row, rest**2, own.shape[0]))
         kept = length > 1e-3  # of a prompt that is the phrase alone nothing is left
-        total = np.asarray(rest[kept].multiply(1 / length[kept][:, None]).sum(0)).ravel()
-        out[place] = (float(total @ total) - kept.sum()) / max(1, kept.sum() * (kept.sum() - 1))
-    return np.asarray((out - base) / max(1e-6, 1 - base))
+        total = np.bincount(word, rest * np.where(kept, 1 / np.maximum(length, 1e-3), 0.0)[row])
+        n = int(kept.sum())
+        out[place] = (float(total @ total) - n) / max(1, n * (n - 1))
+    return np.asarray((out - usual) / max(1e-6, 1 - usual))
