@@ -46,7 +46,7 @@ What is exported, kept and trained on goes by the list of `screen.fusion` where 
 @common.method_options()
 @click.option("-o", "out", metavar="FILE", help="Write the report here (.html, .json or .md).")
 @click.option("--export-suspects", metavar="FILE", help="Write id, label, score, reasons and nearest sample as CSV.")
-@click.option("--export-kept", metavar="DIR", help="Write what is not suspected (or name a .parquet, of texts a .jsonl).")
+@click.option("--export-kept", metavar="DIR", help="Write what is not suspected (or name a .parquet or .jsonl).")
 @click.option("--retrain", metavar="FILE", help="Train anew on what is kept, write that model, and compare.")
 @click.option("--shards", type=click.IntRange(min=1), help="Compute features in so many jobs; takes --model.")
 @click.option("--engine", type=click.Choice(tuple(ENGINES)), help="Where the jobs run.  [default: local]")
