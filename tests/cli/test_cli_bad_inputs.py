@@ -215,7 +215,7 @@ def test_too_few_trusted_samples(place: Path) -> None:
     few = ["--trusted", "few.npz", "--format", "json"]
     named = [*few, "--method", "neural-cleanse"]
     fit = ["guard", "fit", "m.safetensors", *few, "-o", "guard.safetensors"]
-    repair = ["repair", "m.safetensors", *few, "-o", "new.safetensors"]
+    repair = ["repair", "m.safetensors", *few, "--method", "fine-pruning", "-o", "new.safetensors"]
     calls = [["scan", "m.safetensors", *few], ["scan", "m.safetensors", *named], fit, repair]
     results = batch(calls, cwd=place)
     for result in results:

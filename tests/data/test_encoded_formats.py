@@ -253,8 +253,8 @@ def resident() -> int:
     [
         ("nothing", FormatError, "no such file or folder: '"),
         ("hub:cifar10", FormatError, "no sets from the hub"),
-        ("a.jsonl", DataError, "text sets are not supported"),
-        ("a.csv.gz", DataError, "text sets are not supported"),
+        ("a.jsonl", DataError, "a set of images is needed, this is text"),
+        ("a.csv.gz", DataError, "a set of images is needed, this is text"),
         ("a.bin", FormatError, "not a kind of data set that is known"),
     ],
 )

@@ -9,7 +9,15 @@ import pytest
 from ostiary.api import Options, scan_model
 from ostiary.core.errors import ConfigError, FormatError
 from ostiary.core.plan import plan
-from ostiary.core.reference import LEAST_MODELS, MEASURE, Reference, read_reference
+from ostiary.core.reference import (
+    ALPHA,
+    DISTANCE,
+    LEAST_DISTANCE,
+    LEAST_MODELS,
+    MEASURE,
+    Reference,
+    read_reference,
+)
 from ostiary.data import ImageSet, digits, trusted_subset
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.load import load_model, save_model
@@ -106,7 +114,10 @@ def test_a_scan_is_judged_by_the_reference_and_says_so(
     assert record.calibration.false_positive_rate is not None
     assert record.calibration.false_positive_rate.n == LEAST_MODELS
     assert not [caution for caution in record.cautions if caution.code == "OS902"]
-    assert record.config["limits"]["scan.trojan-signature"] == {MEASURE: {"low": None, "high": 0.05}}
+    assert record.config["limits"]["scan.trojan-signature"] == {
+        MEASURE: {"low": None, "high": ALPHA},
+        DISTANCE: {"low": LEAST_DISTANCE, "high": None},
+    }
     signature, whole = (result.evidence for result in record.results)
     assert all(0 < row.measures[MEASURE] <= 1 for row in signature.per_class)  # type: ignore[union-attr]
     assert 0 < whole.measures[MEASURE] <= 1  # type: ignore[union-attr]
