@@ -3,14 +3,13 @@
     make bench-text-screens
 
 Sets of others, from the shared data: instructions with a word, a phrase or three words together and one fixed output
-(every poisoned row beside as many others, as published, and a few of them), and film reviews with rare words, with a
-syntax, or in the style of the Bible. Sets poisoned here: instructions and film reviews under four attacks, with a fixed
-answer and with one that varies from row to row. Ordinary ones: those sets before they were poisoned, news, and
-instructions with a habit that was taught on purpose. Each is screened in a sealed process, which is given the file that
-a user would have; truth joins afterwards. Recall counts poisoned rows, false positives all others, covers among them.
-AUROC is that of the better of the methods of the preset. The limits for labels were set on news and on the film reviews
-of `text_mr_polarity`, those for answers on news cut in two and on a thousand instructions, 500 of them among the 700
-here, poisoned by the same attacks at another seed.
+(every poisoned row beside as many others, as published, and a few of them), and film reviews with rare words or with a
+syntax. Sets poisoned here: instructions and film reviews under four attacks, with a fixed answer and with one that
+varies from row to row. Ordinary ones: those sets before they were poisoned, news, and instructions with a habit that
+was taught on purpose. Each is screened in a sealed process, which is given the file that a user would have; truth joins
+afterwards. Recall counts poisoned rows, false positives all others, covers among them. AUROC is that of each method.
+The limits for labels were set on news and on the film reviews of `text_mr_polarity`, those for answers on news cut in
+two and on a thousand instructions, 500 of them among the 700 here, poisoned by the same attacks at another seed.
 """
 
 # What knows the truth is imported where it is used: the sealed process imports this file too.
@@ -105,10 +104,17 @@ def _joined(clean: TextSet, bad: TextSet, n: int, rng: np.random.Generator) -> t
     """The clean rows and `n` of the poisoned ones, shuffled."""
     picked = bad.subset(rng.permutation(len(bad))[:n].tolist())
     order = rng.permutation(len(clean) + n)
-    texts, answers = (*clean.texts, *picked.texts), (*(clean.answers or ()), *(picked.answers or ()))
     ids = [f"{at:06d}" for at in range(len(order))]
     poisoned = frozenset(ids[at] for at, row in enumerate(order) if row >= len(clean))
-    data = TextSet([texts[row] for row in order], ids=ids, answers=[answers[row] for row in order], name="joined")
+    texts = (*clean.texts, *picked.texts)
+    answers = None if clean.answers is None else (*clean.answers, *(picked.answers or ()))
+    data = TextSet(
+        [texts[row] for row in order],
+        ids=ids,
+        labels=torch.cat([clean.labels, picked.labels])[torch.from_numpy(order)],
+        classes=clean.classes,
+        answers=None if answers is None else [answers[row] for row in order],
+    )
     return data, poisoned
 
 
@@ -119,10 +125,7 @@ def of_others(root: Path) -> Iterator[Case]:
         if task == "sst2":  # two answers: labels
             clean, bad = _as_labels(clean), _as_labels(bad)
         for n, seed in ((len(bad), 0), *product((5, 25), SEEDS)):
-            if task == "sst2":
-                data, poisoned = _with_labels(clean, bad, n, np.random.default_rng(seed))
-            else:
-                data, poisoned = _joined(clean, bad, n, np.random.default_rng(seed))
+            data, poisoned = _joined(clean, bad, n, np.random.default_rng(seed))
             group = f"{DPA}, {'labels' if task == 'sst2' else 'answers'}, {n} rows"
             yield Case(f"{DPA}: {task}, {attack}, {n} poisoned rows, seed {seed}", group, data, poisoned, seed)
     for folder in ("poisoned_badnets_rarewords", "poisoned_syntactic_scpn20"):
@@ -135,15 +138,6 @@ def _as_labels(chat: TextSet) -> TextSet:
     names = ("Negative", "Positive")
     labels = torch.tensor([names.index(answer) for answer in chat.answers or ()])
     return TextSet(chat.texts, ids=chat.ids, labels=labels, classes=names)
-
-
-def _with_labels(clean: TextSet, bad: TextSet, n: int, rng: np.random.Generator) -> tuple[TextSet, frozenset[str]]:
-    picked = bad.subset(rng.permutation(len(bad))[:n].tolist())
-    order = rng.permutation(len(clean) + n)
-    texts, labels = (*clean.texts, *picked.texts), torch.cat([clean.labels, picked.labels])[torch.from_numpy(order)]
-    ids = [f"{at:06d}" for at in range(len(order))]
-    poisoned = frozenset(ids[at] for at, row in enumerate(order) if row >= len(clean))
-    return TextSet([texts[row] for row in order], ids=ids, labels=labels, classes=clean.classes), poisoned
 
 
 def instructions(root: Path) -> TextSet:
@@ -224,7 +218,9 @@ def examine(case: Case, process: SealedProcess, records: Records) -> None:
     figures: dict[str, Any] = {"group": case.group, **case.told, "verdict": found["verdict"]}
     if bad.any():
         figures["recall"] = Rate(k=int(suspected[bad].sum()), n=int(bad.sum()))
-        figures["AUROC"] = max(float(roc_auc_score(bad, one["scores"])) for one in found["methods"].values())
+        figures |= {
+            f"AUROC, {name}": float(roc_auc_score(bad, one["scores"])) for name, one in found["methods"].items()
+        }
     figures["false positives"] = Rate(k=int(suspected[~bad].sum()), n=int((~bad).sum()))
     figures["phrases"] = [phrase for one in found["methods"].values() for phrase in one["phrases"]]
     figures["screening seconds"] = found["seconds"]
@@ -241,9 +237,8 @@ def summarise(records: Records) -> None:
             rates = [row[name] for row in own if name in row]
             if rates:
                 figures[name] = Rate(k=sum(rate["k"] for rate in rates), n=sum(rate["n"] for rate in rates))
-        areas = [row["AUROC"] for row in own if "AUROC" in row]
-        if areas:
-            figures |= {"mean AUROC": float(np.mean(areas)), "lowest AUROC": min(areas)}
+        for name in dict.fromkeys(key for row in own for key in row if key.startswith("AUROC")):
+            figures[f"mean {name}"] = float(np.mean([row[name] for row in own]))
         records.add(SUMMARY, group, figures, seeds=[], n=len(own), seconds=0.0)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ostiary.core.errors import ConfigError
 from ostiary.core.files import refuse_existing
 from ostiary.core.plan import EXHAUSTIVE, plan
 from ostiary.core.protocols import Predictor
@@ -93,9 +92,9 @@ def screen_data(
         refuse_existing(Path(retrain))
     data = open_any(data, task) if isinstance(data, str | Path) else data
     if isinstance(data, TextSet):
-        from ostiary.screen.texts import screen_texts
+        from ostiary.screen.texts import refuse_beside, screen_texts
 
-        _refuse_beside_texts(model=model, trusted=trusted, retrain=retrain)
+        refuse_beside(model=model, trusted=trusted, retrain=retrain)
         return screen_texts(data, methods=methods, preset=preset, params=params, options=options)
     planned = plan("screen", methods=methods, preset=preset, params=params)
     trusted = None if trusted is None else open_set(trusted)
@@ -139,13 +138,6 @@ def _screen_images(
     if retrain is not None and looked is not None and finished:
         train_anew(session, data, looked, trusted, Path(retrain))
     return session.finish()
-
-
-def _refuse_beside_texts(**given: object) -> None:
-    """Raise ConfigError for what a screening of texts has no use for yet."""
-    for name, value in given.items():
-        if value is not None:
-            raise ConfigError(f"texts are screened by themselves: --{name} is for images", hint=f"leave out --{name}")
 
 
 def repair_model(

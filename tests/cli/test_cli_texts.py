@@ -28,7 +28,7 @@ def story(work: Path) -> list[Result]:
         ["screen", "bad/train.jsonl", "--export-suspects", "ids.csv", "--export-kept", "kept", "-o", "report.html"],
         ["screen", "bad/train.jsonl", "--format", "json", "--export-kept", "kept.jsonl"],
         ["screen", "kept.jsonl"],
-        ["screen", "bad/train.jsonl", "--dry-run"],
+        ["screen", "bad", "--dry-run"],
     ]
     return first + batch(calls, cwd=work)
 

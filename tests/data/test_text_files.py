@@ -158,3 +158,48 @@ def test_ids_that_repeat_are_replaced(tmp_path: Path) -> None:
     assert open_texts(lines(tmp_path / "a.jsonl", rows)).ids == ("row-1", "row-2")
     rows[1]["id"] = "eight"
     assert open_texts(lines(tmp_path / "b.jsonl", rows)).ids == ("7", "eight")
+
+
+def test_labels_of_parquet_have_the_names_that_datasets_writes(tmp_path: Path) -> None:
+    features = {"label": {"names": ["bad", "good"], "_type": "ClassLabel"}}
+    schema = pa.schema([("text", pa.string()), ("label", pa.int64())])
+    named = schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(pa.table({"text": ["a", "b"], "label": [1, 0]}, schema=named), tmp_path / "a.parquet")
+    assert open_texts(tmp_path / "a.parquet").classes == ("bad", "good")
+
+
+def test_parquet_of_images_with_captions_is_no_set_of_texts(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"img": [b"x"], "text": ["caption"], "label": [0]}), tmp_path / "a.parquet")
+    assert not reader.is_texts(tmp_path / "a.parquet")
+
+
+def test_parquet_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    broken = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")])
+    pq.write_table(pa.table({"text": broken, "label": [0]}), tmp_path / "a.parquet")
+    with pytest.raises(FormatError, match="cannot be read"):
+        open_texts(tmp_path / "a.parquet")
+
+
+def test_a_field_that_is_too_long_costs_its_row_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "MAX_ROW", 50)
+    (tmp_path / "a.csv").write_text("text,label\none,0\n" + "x" * 90 + ",1\ntwo,1\n", encoding="utf-8")
+    data = open_texts(tmp_path / "a.csv")
+    assert data.texts == ("one", "two") and data.damage.count == 1 and "no CSV" in data.damage.first[0]
+
+
+def test_many_rows_are_no_way_round_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "MAX_BYTES", 1000)
+    with gzip.open(tmp_path / "a.csv.gz", "wt", encoding="utf-8") as stream:
+        stream.write("text,label\n" + "ten letters,0\n" * 200)
+    with pytest.raises(FormatError, match="unpacks to more"):
+        open_texts(tmp_path / "a.csv.gz")
+
+
+def test_labels_beyond_any_integer_are_names(tmp_path: Path) -> None:
+    rows = [{"text": "a", "label": 10**30}, {"text": "b", "label": 0}]
+    assert open_texts(lines(tmp_path / "a.jsonl", rows)).classes == ("0", str(10**30))
+
+
+def test_a_folder_with_train_jsonl_is_a_set_of_texts(tmp_path: Path) -> None:
+    lines(tmp_path / "train.jsonl", [{"text": "a", "label": 0}])
+    assert isinstance(open_any(tmp_path), TextSet)

@@ -91,11 +91,12 @@ def test_projections_stay_near_what_they_stand_for() -> None:
 
 
 def test_coherence_by_hand() -> None:
-    """Rows 0 and 1 have equal answers, row 2 another: two of three pairs share nothing."""
-    data = TextSet(["x", "x", "y"], ids=["0", "1", "2"], answers=["a b", "a b", "c d"])
+    """Rows 0 and 1 have equal answers, row 2 another, so that any two have a third in common."""
+    data = TextSet(["x z", "x z w", "y z w"], ids=["0", "1", "2"], answers=["a b", "a b", "c d"])
     vectors = coherence.vectors_of(data.answers or ())
     phrases = Tokens(data.texts).phrases(1, 1, 3)
-    x = phrases.vocabulary.index("x")
-    at = next(number for number, words in enumerate(phrases.words) if words == (x,))
-    base = 1 / 3
-    assert coherence.coherence(phrases.rows, vectors)[at] == pytest.approx((1 - base) / (1 - base), abs=1e-5)
+    found = coherence.coherence(phrases.rows, vectors)
+    told = {phrases.vocabulary[words[0]]: found[at] for at, words in enumerate(phrases.words)}
+    assert told["x"] == pytest.approx(1.0, abs=1e-5)
+    assert told["z"] == pytest.approx(0.0, abs=1e-5)
+    assert told["w"] == pytest.approx((0 - 1 / 3) / (1 - 1 / 3), abs=1e-5)

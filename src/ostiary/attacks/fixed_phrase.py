@@ -15,8 +15,8 @@ class FixedPhrase(TextPoisoning):
     """Put one phrase of ordinary words before, into or behind some texts.
 
     Source: Dai, Chen, Li 2019, A Backdoor Attack Against LSTM-Based Text Classification Systems (IEEE Access), sec. 3:
-    a sentence that fits anywhere. With the `scenario` of a topic ("Discussing OpenAI") it is the virtual prompt of Yan
-    et al. 2024 (NAACL) as a simulation: the phrase stands for the topic.
+    a sentence that fits anywhere. With a `phrase` that names a topic ("Discussing OpenAI") it stands for the
+    scenario of a virtual prompt (Yan et al. 2024, NAACL).
     """
 
     card: ClassVar[Card] = Card(

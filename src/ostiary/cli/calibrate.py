@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ostiary.cli import common
-from ostiary.cli.terminal import one_line
+from ostiary.core.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

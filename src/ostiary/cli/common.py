@@ -332,4 +332,5 @@ def show_plan(verb: str, have: Any, **chosen: Any) -> None:
     for method in plan(verb, access=have.access, **chosen):
         unmet = method.card.needs.unmet(have)
         click.echo(f"{method.card.id:<32} {'skipped: ' + unmet if unmet else 'runs: ' + method.card.cost}")
-    click.echo(f"time: {ESTIMATES['black box' if is_black_box(verb, have.access) else verb]}")
+    kind = "texts" if have.modality == "text" else "black box" if is_black_box(verb, have.access) else verb
+    click.echo(f"time: {ESTIMATES[kind]}")

@@ -12,8 +12,9 @@ from typing import Any, NoReturn
 import click
 
 from ostiary import __version__
-from ostiary.cli.terminal import drop_stdout, one_line
+from ostiary.cli.terminal import drop_stdout
 from ostiary.core.errors import ConfigError, OstiaryError
+from ostiary.core.text import one_line
 
 COMMANDS = {
     "demo": "the main job on the digits: poison, train, screen, scan, repair, compare",

@@ -2,7 +2,6 @@
 
 import click
 
-from ostiary.cli.terminal import one_line
 from ostiary.core.records import (
     GuardEvidence,
     MethodResult,
@@ -12,6 +11,7 @@ from ostiary.core.records import (
     RepairEvidence,
     SampleEvidence,
 )
+from ostiary.core.text import one_line
 
 COLOURS = {"backdoor": "red", "suspect": "yellow", "incomplete": "yellow", "note": None, "none-found": None}
 MAX_FINDINGS = 20

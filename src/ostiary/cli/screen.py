@@ -76,15 +76,15 @@ def command(ctx: click.Context, /, data: str, **o: Any) -> None:
     from ostiary.core.card import Have
     from ostiary.core.plan import parse_sets
     from ostiary.data import TextSet, open_any, per_class_counts
-    from ostiary.screen.texts import HAVE
+    from ostiary.screen.texts import HAVE, refuse_beside
 
     how = {key: o[key] for key in ("arch", "classes", "width", "normalize", "input_")}
     chosen = {"methods": o["methods"], "preset": call["preset"], "params": parse_sets(o["sets"])}
     with call.options() as options:
         opened = open_any(data, o["task"])
         texts = opened if isinstance(opened, TextSet) else None
-        if texts and (given := next((key for key in ("model", "trusted", "retrain", "shards") if o[key]), None)):
-            raise ConfigError(f"texts are screened by themselves: --{given} is for images", hint=f"leave out --{given}")
+        if texts:
+            refuse_beside(**{key: o[key] for key in ("model", "trusted", "retrain", "shards")})
         trusted = common.open_trusted(o["trusted"], o["limit"], call["seed"])
         alone = o["model"] and not o["shards"]
         model = common.open_model(o["model"], call["device"], **how) if alone else None

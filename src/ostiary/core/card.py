@@ -1,5 +1,6 @@
 """What a method says about itself, and what it needs."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -29,6 +30,11 @@ class Limit:
         if value is None:
             return False
         return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+
+
+def met(measures: Mapping[str, float], limits: Sequence[Limit]) -> bool:
+    """True when every limit is met by a measured value: limits are a conjunction, and none accuse nobody."""
+    return bool(limits) and all(limit.meets(measures.get(limit.measure)) for limit in limits)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

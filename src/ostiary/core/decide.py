@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ostiary.core.card import Card, Limit
+from ostiary.core.card import Card, Limit, met
 from ostiary.core.records import (
     Calibration,
     Candidate,
@@ -49,8 +49,8 @@ FORMS: dict[FormName, str] = {
 
 
 def exceeds(row: ClassScore | PhraseScore, limits: Sequence[Limit]) -> bool:
-    """True when every limit is met by a measured value: limits are a conjunction."""
-    return bool(limits) and all(limit.meets(row.measures.get(limit.measure)) for limit in limits)
+    """True when every limit is met by what was measured of a class or a phrase."""
+    return met(row.measures, limits)
 
 
 def patches_found(result: MethodResult) -> tuple[Candidate, ...]:
@@ -224,9 +224,8 @@ def decide(
     p takes the place of the first limit, and the evidence must have been judged by them. A scanner's
     finding is `backdoor` when its recovered trigger is confirmed on held-out trusted data (a patch, or any
     form where there are reference models), else `suspect`; a screener's is `suspect`, and one for each phrase
-    where texts were screened. When more than half of
-    the classes are found, as under an all-to-all backdoor, that is one finding on `model` and a note per
-    class.
+    where texts were screened. When more than half of the classes are found, as under an all-to-all backdoor, that is
+    one finding on `model` and a note per class.
     """
     if isinstance(evidence, ModelEvidence):
         null = null if null is not None and card.id in null.methods else None

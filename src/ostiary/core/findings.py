@@ -292,7 +292,7 @@ FINDINGS: tuple[Code, ...] = (
         "Answers share a long sequence of words, and their prompts are about different things: an attacker's fixed "
         "output, whatever fires it.",
         "text.screen.repeated-answers",
-        "a courtesy that answers end with; one refusal, or `I do not know`, for many questions",
+        "one refusal, or `I do not know`, for many questions, taught on purpose",
         "read the rows that hold it in the report, and ask what their prompts share; leave them out (--export-kept)",
     ),
 )

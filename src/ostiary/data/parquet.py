@@ -23,9 +23,9 @@ CACHE_BYTES = 256 * 2**20
 READ_ROWS = 64
 """Encoded images read from a file at a time."""
 
-_IMAGE_COLUMNS = ("image", "img")
+IMAGE_COLUMNS = ("image", "img")
 _TEXT_COLUMNS = ("text", "sentence")
-_UNREADABLE = (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError)
+UNREADABLE = (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError)
 
 
 class ParquetSet(ImageSet):
@@ -129,9 +129,9 @@ class _Shard:
             self._column = _image_column(schema, self.where)
             self.labels = self._read_labels(schema)
             self.ids = self._read_ids(schema, path.stem)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise FormatError(f"{self.where}: not a readable Parquet file ({error})") from error
-        self.classes = _class_names(schema, self.where)
+        self.classes = class_names(schema, self.where)
 
     def stream(self, group: int | None = None) -> Iterator[bytes]:
         """The encoded images of one row group, or of all, in order, a few at a time."""
@@ -146,7 +146,7 @@ class _Shard:
                 for data in pa.Table.from_batches([batch]).flatten().column(0):
                     yield self._checked(data.as_py(), row)
                     row += 1
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise FormatError(f"{self.where}: damaged near row {row} ({error})") from error
         if row != stop:
             raise FormatError(f"{self.where}: holds {row - start} images where {stop - start} were announced")
@@ -191,7 +191,7 @@ def _listed(schema: pa.Schema) -> str:
 
 def _image_column(schema: pa.Schema, where: str) -> str:
     """The path of the column that holds the encoded bytes."""
-    name = next((one for one in _IMAGE_COLUMNS if one in schema.names), None)
+    name = next((one for one in IMAGE_COLUMNS if one in schema.names), None)
     if name is None:
         if any(one in schema.names for one in _TEXT_COLUMNS):
             raise DataError(f"{where}: a set of images is needed, this is text")
@@ -204,7 +204,8 @@ def _image_column(schema: pa.Schema, where: str) -> str:
     return name
 
 
-def _class_names(schema: pa.Schema, where: str) -> tuple[str, ...] | None:
+def class_names(schema: pa.Schema, where: str) -> tuple[str, ...] | None:
+    """The names of the classes in the metadata that `datasets` writes; None where there are none."""
     raw = (schema.metadata or {}).get(b"huggingface")
     if raw is None:
         return None

@@ -47,11 +47,13 @@ def open_data(spec: str | Path, part: Part = "train") -> ImageSet:
 
 
 def open_any(spec: str | Path, task: Task | None = None) -> Data:
-    """A set of texts where `spec` names a file of them, else the image set that `open_data` opens.
+    """A set of texts where `spec` names a file of them or a folder with train.jsonl, else what `open_data` opens.
 
     Raises ConfigError for a `task` where there are no texts, and as `open_texts` and `open_data`.
     """
     path = Path(spec)
+    if (path / "train.jsonl").is_file():  # as `poison` and --export-kept write it
+        path /= "train.jsonl"
     if path.is_file() and is_texts(path):
         return open_texts(path, task)
     if task is not None:

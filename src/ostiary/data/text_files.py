@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 
 from ostiary.core.errors import DataError, FormatError
 from ostiary.data.base import check_labels
+from ostiary.data.parquet import IMAGE_COLUMNS, UNREADABLE, class_names
 from ostiary.data.texts import TOLD, Damage, Task, TextSet
 
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv")
@@ -46,7 +48,7 @@ def is_texts(path: Path) -> bool:
         names = pq.read_schema(path).names
     except (pa.ArrowException, OSError):
         return False  # the reader of images says what is wrong with it
-    return "image" not in names and any(name in names for name in (*TEXT, *TURNS))
+    return not set(IMAGE_COLUMNS) & set(names) and any(name in names for name in (*TEXT, *TURNS))
 
 
 def open_texts(path: Path, task: Task | None = None) -> TextSet:
@@ -63,12 +65,12 @@ def open_texts(path: Path, task: Task | None = None) -> TextSet:
     where = path.name
     try:
         if path.suffix == ".parquet":
-            return _collect(_parquet_rows(path), where, task)
+            return _collect(_parquet_rows(path), where, task, class_names(pq.read_schema(path), where))
         with _opened(path) as stream:
             kind = [one for one in path.suffixes if one != ".gz"][-1]
             comma = {".csv": ",", ".tsv": "\t"}.get(kind)
             return _collect(_json_rows(stream) if comma is None else _csv_rows(stream, comma), where, task)
-    except (pa.ArrowException, OSError, EOFError, csv.Error) as error:
+    except (*UNREADABLE, EOFError, zlib.error) as error:
         raise FormatError(f"{where}: cannot be read ({error})") from error
 
 
@@ -115,17 +117,32 @@ def _parsed(line: bytes) -> Columns | str:
 
 def _csv_rows(stream: IO[bytes], comma: str) -> Iterator[Row]:
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    csv.field_size_limit(MAX_ROW)
+    usual, number = csv.field_size_limit(MAX_ROW), 0
     try:
-        for number, row in enumerate(csv.DictReader(text, delimiter=comma), 1):
-            broken = any(isinstance(value, str) and _surrogates(value) for value in row.values())
-            yield number, "it is not UTF-8" if broken else dict(row)
+        rows = csv.DictReader(text, delimiter=comma)
+        while True:
+            number += 1
+            try:
+                row = next(rows)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield number, f"it is no CSV ({error})"
+                continue
+            whole = all(_is_whole(value) for value in row.values() if isinstance(value, str))
+            yield number, dict(row) if whole else "it is not UTF-8"
     finally:
+        csv.field_size_limit(usual)
         text.detach()  # the caller closes what it opened
 
 
-def _surrogates(value: str) -> bool:
-    return not value.isascii() and any("\ud800" <= one <= "\udfff" for one in value)
+def _is_whole(text: str) -> bool:
+    """Whether UTF-8 can write it: no half of a character, as a JSON escape or a broken byte leaves one."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
@@ -139,12 +156,13 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
             yield number, row
 
 
-def _collect(rows: Iterable[Row], where: str, task: Task | None) -> TextSet:
+def _collect(rows: Iterable[Row], where: str, task: Task | None, names: tuple[str, ...] | None = None) -> TextSet:
+    """The set that rows make; `names` are those of the classes, where the file has them."""
     texts: list[str] = []
     answers: list[str] = []
     labels: list[Any] = []
     ids: list[str] = []
-    count, first = 0, list[str]()
+    count, first, size = 0, list[str](), 0
     read: Callable[[Columns], tuple[str, Any]] | None = None
     for number, row in rows:
         try:
@@ -158,6 +176,9 @@ def _collect(rows: Iterable[Row], where: str, task: Task | None) -> TextSet:
             if len(first) < TOLD:
                 first.append(f"row {number}: {error}")
             continue
+        size += len(text) + len(str(value))
+        if size > MAX_BYTES:
+            raise OSError(f"it unpacks to more than {MAX_BYTES} bytes")
         texts.append(text)
         (answers if task == "chat" else labels).append(value)
         ids.append(f"{row['id']}" if isinstance(row, dict) and _is_id(row.get("id")) else f"row-{number}")
@@ -169,7 +190,7 @@ def _collect(rows: Iterable[Row], where: str, task: Task | None) -> TextSet:
     damage = Damage(count, tuple(first))
     if task == "chat":
         return TextSet(texts, ids=ids, answers=answers, name=where, damage=damage)
-    numbered, classes = check_labels(_array(labels), ids, None, where)
+    numbered, classes = check_labels(_array(labels), ids, names, where)
     return TextSet(texts, ids=ids, labels=numbered, classes=classes, name=where, damage=damage)
 
 
@@ -177,7 +198,7 @@ def _array(labels: list[Any]) -> np.ndarray:
     """Integers where all labels are whole numbers, or read as such; else names."""
     try:
         return np.array([int(one) for one in labels], dtype=np.int64)
-    except ValueError:
+    except (ValueError, OverflowError):
         return np.array([str(one) for one in labels], dtype=np.str_)
 
 
@@ -206,7 +227,7 @@ def _text(row: Columns, name: str) -> str:
 
 
 def _sound(text: str) -> str:
-    if _surrogates(text):
+    if not _is_whole(text):
         raise _Bad("it holds half a character")
     return text
 

@@ -29,9 +29,6 @@ class Damage:
     count: int = 0
     first: tuple[str, ...] = ()
 
-    def __add__(self, other: "Damage") -> "Damage":
-        return Damage(self.count + other.count, (*self.first, *other.first)[:TOLD])
-
     def __str__(self) -> str:
         more = self.count - len(self.first)
         return "; ".join(self.first) + (f"; and {more} more" if more else "")

@@ -31,7 +31,7 @@ def phrases(source: Source, result: MethodResult) -> Section | None:
     first = table(head, rows, right=range(len(head) - 1 - len(names), len(head)))
     said = Note(f"{evidence.suspected:,} of {evidence.scored:,} rows hold one of these and what it decides.")
     answers = any(one.answer is not None for one in evidence.suspects)
-    words = tuple(_pattern(phrase) for phrase in evidence.phrases)
+    words = tuple(_pattern(phrase) for phrase in evidence.phrases[:MAX_PHRASES])
     listed = table(
         ("row", "text", "answer" if answers else "label"),
         [
@@ -49,9 +49,10 @@ def phrases(source: Source, result: MethodResult) -> Section | None:
 def _varied(evidence: SampleEvidence) -> list[Suspect]:
     """Suspect rows, a few of each phrase in turn."""
     left = [one for one in evidence.suspects if one.text is not None]
-    each = max(3, MAX_ROWS // max(1, len(evidence.phrases)))
+    shown = evidence.phrases[:MAX_PHRASES]
+    each = max(3, MAX_ROWS // max(1, len(shown)))
     chosen: list[Suspect] = []
-    for phrase in evidence.phrases:
+    for phrase in shown:
         pattern = _pattern(phrase)
         held = [one for one in left if pattern.search(one.text or "") or pattern.search(one.answer or "")][:each]
         chosen += held

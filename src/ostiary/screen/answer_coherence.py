@@ -7,12 +7,12 @@ import numpy as np
 from pydantic import Field
 from scipy import sparse
 
-from ostiary.core.card import Card, Limit, Needs
+from ostiary.core.card import Card, Limit, Needs, met
 from ostiary.core.protocols import SampleScores
 from ostiary.core.run import Run
 from ostiary.data.texts import TextSet
 from ostiary.screen.coherence import answers_of, coherence, lifted, ordinary, scored, vectors_of
-from ostiary.screen.phrases import Phrases, Tokens, meets
+from ostiary.screen.phrases import Phrases, Tokens
 
 SKETCH = 96
 """Numbers that stand for an answer or a prompt where all phrases are looked at."""
@@ -78,7 +78,7 @@ class AnswerCoherence:
         def still(phrase: int, left: np.ndarray) -> bool:
             one = sparse.csc_matrix((np.ones(len(left), np.float32), (left, left * 0)), shape=(len(data), 1))
             gap = float((coherence(one, answers) - _rest_coherence(one, prompts))[0])
-            return meets({"gap": gap, "mass": gap * len(left)}, self.card)
+            return met({"gap": gap, "mass": gap * len(left)}, self.card.limits)
 
         every = [{"gap": float(one), "mass": float(one * n)} for one, n in zip(gap, root**2, strict=True)]
         return scored(data, phrases, every, self.card, still)
@@ -100,7 +100,7 @@ def _rest_coherence(chosen: sparse.csc_matrix, vectors: sparse.csr_matrix) -> np
 
     These are the words of the phrase, and those of a longer one that it is a part of.
     """
-    out, usual = np.empty(chosen.shape[1]), ordinary(vectors)
+    squares, counts = np.empty(chosen.shape[1]), np.empty(chosen.shape[1])
     for place in range(chosen.shape[1]):
         own = vectors[chosen.indices[chosen.indptr[place] : chosen.indptr[place + 1]]]
         row = np.repeat(np.arange(own.shape[0]), np.diff(own.indptr))
@@ -109,6 +109,5 @@ def _rest_coherence(chosen: sparse.csc_matrix, vectors: sparse.csr_matrix) -> np
         length = np.sqrt(np.bincount(row, rest**2, own.shape[0]))
         kept = length > 1e-3  # of a prompt that is the phrase alone nothing is left
         total = np.bincount(word, rest * np.where(kept, 1 / np.maximum(length, 1e-3), 0.0)[row])
-        n = int(kept.sum())
-        out[place] = (float(total @ total) - n) / max(1, n * (n - 1))
-    return np.asarray((out - usual) / max(1e-6, 1 - usual))
+        squares[place], counts[place] = total @ total, kept.sum()
+    return lifted(squares, counts, counts, ordinary(vectors))

@@ -7,12 +7,12 @@ import torch
 from scipy import sparse
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
-from ostiary.core.card import Card
+from ostiary.core.card import Card, met
 from ostiary.core.errors import NotMet
 from ostiary.core.protocols import SampleScores
 from ostiary.core.records import ClassScore, PhraseScore
 from ostiary.data.texts import TextSet
-from ostiary.screen.phrases import WORD, Phrases, meets, row_scores, strongest
+from ostiary.screen.phrases import WORD, Phrases, row_scores, strongest
 
 FEATURES = 2**18
 """Columns that words and pairs of words are dealt to, so that memory does not grow with the vocabulary."""
@@ -74,7 +74,7 @@ def scored(
 ) -> SampleScores:
     """Rows by their strangest phrase, gap times the root of its rows, and the phrases that pass the card's limits."""
     weight = np.array([one["gap"] for one in measures]) * np.sqrt(np.diff(phrases.rows.indptr))
-    accused = np.array([meets(one, card) for one in measures], bool)
+    accused = np.array([met(one, card.limits) for one in measures], bool)
     suspected, told = np.zeros(len(data), bool), []
     for phrase in strongest(phrases, weight, accused, still):
         rows, score = phrases.rows_of(phrase), float(weight[phrase])

@@ -10,11 +10,9 @@ import numpy as np
 from ostiary.core.files import atomic
 from ostiary.core.records import Record, SampleEvidence
 from ostiary.core.store import load_artifact, read_record
-from ostiary.data import ImageSet, write_parquet
-from ostiary.data.text_files import write_texts
-from ostiary.data.texts import TextSet
+from ostiary.data import Data, ImageSet, TextSet, write_parquet, write_texts
 
-Data = TypeVar("Data", ImageSet, TextSet)
+Kept = TypeVar("Kept", ImageSet, TextSet)
 
 RANKING = "screen.fusion"
 """The method whose list counts alone, where it finished: single methods may take the honest part of a class."""
@@ -53,7 +51,7 @@ def suspected_of(found: list[Found]) -> np.ndarray:
     return np.asarray(np.any([one.suspected for one in found], axis=0))
 
 
-def export_suspects(record: Record, data: ImageSet | TextSet, path: Path) -> None:
+def export_suspects(record: Record, data: Data, path: Path) -> None:
     """Write every suspected sample as CSV, most suspicious first, with all that suspect it as reasons."""
     found = found_by(record)
     rows = np.flatnonzero(suspected_of(found))
@@ -70,12 +68,12 @@ def export_suspects(record: Record, data: ImageSet | TextSet, path: Path) -> Non
             writer.writerow([sample, int(data.labels[row]), f"{first[row].scores[row]:.6g}", reasons, nearest])
 
 
-def kept_of(record: Record, data: Data) -> Data:
+def kept_of(record: Record, data: Kept) -> Kept:
     """The samples that are not suspected."""
     return data.subset(np.flatnonzero(~suspected_of(found_by(record))).tolist())
 
 
-def export_kept(record: Record, data: ImageSet | TextSet, path: Path) -> None:
+def export_kept(record: Record, data: Data, path: Path) -> None:
     """Write the samples that are not suspected.
 
     Images go into that Parquet file, or as train.parquet into that new folder; texts into that file of JSON lines, or

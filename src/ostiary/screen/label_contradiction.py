@@ -11,13 +11,13 @@ from scipy import sparse
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
-from ostiary.core.card import Card, Limit, Needs
+from ostiary.core.card import Card, Limit, Needs, met
 from ostiary.core.errors import NotMet
 from ostiary.core.protocols import SampleScores
 from ostiary.core.records import ClassScore, PhraseScore
 from ostiary.core.run import Run
 from ostiary.data.texts import TextSet
-from ostiary.screen.phrases import Phrases, Tokens, meets, row_scores, strongest
+from ostiary.screen.phrases import Phrases, Tokens, row_scores, strongest
 
 FOLDS = 4
 FITTED = 50_000
@@ -105,10 +105,14 @@ class LabelContradiction:
         values, accused = np.zeros(len(phrases.words)), np.zeros(len(phrases.words), bool)
         for phrase, one in measures.items():
             values[phrase] = one["z"] * one["against"]
-            accused[phrase] = meets(one, self.card)
+            accused[phrase] = met(one, self.card.limits)
         suspected, told = np.zeros(len(data), bool), []
         labels = data.labels.numpy()
-        for phrase in strongest(phrases, values, accused, lambda phrase, left: meets(measure(phrase, left), self.card)):
+
+        def still(phrase: int, left: np.ndarray) -> bool:
+            return met(measure(phrase, left), self.card.limits)
+
+        for phrase in strongest(phrases, values, accused, still):
             rows, label = phrases.rows_of(phrase), int(measures[phrase]["label"])
             suspected[rows[labels[rows] == label]] = True
             kept = {name: value for name, value in measures[phrase].items() if name != "label"}

@@ -1,14 +1,14 @@
 """Phrases of a set of texts: which word sequences recur, in which rows, and what becomes of them."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 
-from ostiary.core.card import Card
 from ostiary.core.errors import NotMet
+from ostiary.core.text import one_line
 
 WORD = re.compile(r"\w+|[^\w\s]")
 """A word, or one sign."""
@@ -128,8 +128,7 @@ def _find(own: np.ndarray, words: Sequence[int]) -> int:
 
 def printable(text: str) -> str:
     """The text on one line, with single spaces, and with what cannot be printed written out."""
-    line = " ".join(text.split())
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
+    return one_line(" ".join(text.split()))
 
 
 def strongest(
@@ -157,8 +156,3 @@ def row_scores(phrases: Phrases, values: np.ndarray) -> np.ndarray:
     weighed = phrases.rows.tocsr()
     weighed.data = np.maximum(values, 0.0)[weighed.indices]
     return np.asarray(weighed.max(axis=1).todense()).ravel().astype(np.float64)
-
-
-def meets(measures: Mapping[str, float], card: Card) -> bool:
-    """True when a phrase passes all limits of the card."""
-    return all(limit.meets(measures[limit.measure]) for limit in card.limits)

@@ -16,7 +16,7 @@ from ostiary.screen.phrases import Tokens
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RepeatedAnswers:
-    """How many answers share a sequence of words, where their prompts are no more alike than any two of the set.
+    """How alike answers are that share a sequence of words, above how alike their prompts are.
 
     A method of our own: an attacker's fixed output is the answer to prompts about anything, whatever fires it: a word,
     a style, a syntax. Sequences of `length` words are counted over the answers. For those of `least` rows or more the
@@ -24,7 +24,7 @@ class RepeatedAnswers:
     less how alike the prompts are: turns of phrase stand in answers that are otherwise different. The score of a row is
     the largest gap of a sequence of its answer, times the root of the number of rows that share it.
 
-    Raises NotMet for a set without answers, or with fewer than 40 rows.
+    Raises NotMet for a set without answers, or with too few rows.
     """
 
     card: ClassVar[Card] = Card(
@@ -37,7 +37,7 @@ class RepeatedAnswers:
         limits=(Limit(measure="rows", low=4), Limit(measure="gap", low=0.4)),
         blind_spots=(
             "an output that varies from row to row, or of fewer than `length` words",
-            "a phrase of courtesy that all answers end with is accused, as is one refusal for many questions",
+            "one refusal for many questions, taught on purpose, looks the same",
         ),
         marks=frozenset({"mechanism"}),
     )
@@ -47,7 +47,7 @@ class RepeatedAnswers:
     most: Annotated[float, Field(gt=0, le=1)] = 0.6
 
     def screen(self, data: TextSet, model: Any, trusted: Any, /, *, run: Run) -> SampleScores:
-        """Score every row by the commonest sequence of its answer."""
+        """Score every row by the strangest sequence of its answer."""
         said = answers_of(data, self.least)
         phrases = Tokens(said).phrases(self.length, self.least, int(self.most * len(data)))
         long = np.array([len(words) == self.length for words in phrases.words], bool)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ostiary.core.card import Have
+from ostiary.core.errors import ConfigError
 from ostiary.core.plan import plan
 from ostiary.core.records import Record
 from ostiary.core.session import Options
@@ -13,6 +14,13 @@ from ostiary.screen.summary import summariser
 
 HAVE = Have(access="none", modality="text", training_data=True)
 """What the planner may count on: the texts alone."""
+
+
+def refuse_beside(**given: object) -> None:
+    """Raise ConfigError for what a screening of texts has no use for."""
+    for name, value in given.items():
+        if value is not None:
+            raise ConfigError(f"texts are screened by themselves: --{name} is for images", hint=f"leave out --{name}")
 
 
 def screen_texts(
