@@ -5,7 +5,8 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -66,10 +67,13 @@ def open_texts(path: Path, task: Task | None = None) -> TextSet:
     try:
         if path.suffix == ".parquet":
             return _collect(_parquet_rows(path), where, task, class_names(pq.read_schema(path), where))
-        with _opened(path) as stream:
-            kind = [one for one in path.suffixes if one != ".gz"][-1]
-            comma = {".csv": ",", ".tsv": "\t"}.get(kind)
-            return _collect(_json_rows(stream) if comma is None else _csv_rows(stream, comma), where, task)
+        kind = [one for one in path.suffixes if one != ".gz"][-1]
+        comma = {".csv": ",", ".tsv": "\t"}.get(kind)
+        with (
+            _opened(path) as stream,
+            closing(_json_rows(stream) if comma is None else _csv_rows(stream, comma)) as rows,
+        ):
+            return _collect(rows, where, task)
     except (*UNREADABLE, EOFError, zlib.error) as error:
         raise FormatError(f"{where}: cannot be read ({error})") from error
 
@@ -82,7 +86,7 @@ Row = tuple[int, Columns | str]
 """A row's number, from 1, and its columns, or what is wrong with it."""
 
 
-def _json_rows(stream: IO[bytes]) -> Iterator[Row]:
+def _json_rows(stream: IO[bytes]) -> Generator[Row, None, None]:
     for number, line in _lines(stream):
         if isinstance(line, str):
             yield number, line
@@ -90,7 +94,7 @@ def _json_rows(stream: IO[bytes]) -> Iterator[Row]:
             yield number, _parsed(line)
 
 
-def _lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes | str]]:
+def _lines(stream: IO[bytes]) -> Iterable[tuple[int, bytes | str]]:
     """Lines of bounded length; what is longer is read past and named."""
     total = number = 0
     while line := stream.readline(MAX_ROW + 1):
@@ -115,7 +119,7 @@ def _parsed(line: bytes) -> Columns | str:
     return value if isinstance(value, dict) else "it is no JSON object"
 
 
-def _csv_rows(stream: IO[bytes], comma: str) -> Iterator[Row]:
+def _csv_rows(stream: IO[bytes], comma: str) -> Generator[Row, None, None]:
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
     usual, number = csv.field_size_limit(MAX_ROW), 0
     try:
@@ -145,7 +149,7 @@ def _is_whole(text: str) -> bool:
     return True
 
 
-def _parquet_rows(path: Path) -> Iterator[Row]:
+def _parquet_rows(path: Path) -> Iterable[Row]:
     file = pq.ParquetFile(path)
     wanted = {*TEXT, *INPUT, *ANSWER, *TURNS, *LABEL, "id"}
     columns = [name for name in file.schema_arrow.names if name in wanted]
