@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from ostiary.attacks.text_poison import TextPoisoning
 from ostiary.core.card import Card, Needs
 
 Style = Literal["archaic", "lower-case", "doubled-marks", "ellipsis", "fronted-clause"]
+STYLES: tuple[Style, ...] = get_args(Style)
 
 ARCHAIC = {
     "you": "thou",

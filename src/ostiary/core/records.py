@@ -139,11 +139,32 @@ class Candidate(Frozen):
         return hash(self.model_dump_json())
 
 
+class PhraseTrigger(Frozen):
+    """Words that a search recovered from a model of texts: what to say, what comes of it, and how often.
+
+    `phrase` goes into the prompt or the text; it is empty where only what the model is made to say was found.
+    Of a language model `answer` is what comes, of a classifier `label`. `fires` counts held-out prompts, which the
+    search never saw, that give it with the phrase, `unprompted` the same prompts without. `measures` are what the
+    method's limits are about; `source` says which search proposed it. `shown` are a few held-out prompts and answers.
+    """
+
+    phrase: str
+    answer: str | None = None
+    label: int | None = None
+    source: str
+    score: float
+    measures: dict[str, float] = {}
+    fires: Rate | None = None
+    unprompted: Rate | None = None
+    shown: tuple[tuple[str, str], ...] = ()
+
+
 class ModelEvidence(Frozen):
     """What a scanner measured on a model. Measurement only: `decide` makes findings of it.
 
-    `measures` are of the model as a whole, for methods that tell no class. `passes` are the images that the search
-    sent through the network (forward and back, or as queries), where a method searches.
+    `measures` are of the model as a whole, for methods that tell no class; `phrases` are what a method for texts puts
+    forward, each a finding of its own. `passes` are the images or texts that the search sent through the network
+    (forward and back, or as queries), where a method searches.
     """
 
     kind: Literal["model"] = "model"
@@ -152,6 +173,7 @@ class ModelEvidence(Frozen):
     probability: float | None = None
     per_class: tuple[ClassScore, ...]
     candidates: tuple[Candidate, ...] = ()
+    phrases: tuple[PhraseTrigger, ...] = ()
     examined: tuple[str, ...]
     passes: int | None = None
 

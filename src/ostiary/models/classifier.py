@@ -68,7 +68,7 @@ class TorchClassifier:
 
         Computed at each access, as the weights may have been trained since.
         """
-        return self._digest or _digest(self.module, self.mean, self.std)
+        return self._digest or digest_of(self.module, (self.mean, self.std))
 
     @cached_property
     def head_name(self) -> str:
@@ -274,8 +274,9 @@ def _are_probabilities(output: Tensor) -> bool:
     return bool((output >= 0).all() and (output <= 1).all() and ((sums - 1).abs() < 1e-3).all())
 
 
-def _digest(module: nn.Module, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> str:
-    whole = hashlib.sha256(repr((mean, std)).encode())
+def digest_of(module: nn.Module, beside: object = None) -> str:
+    """SHA-256 (hex) over the sorted state dict (name, dtype, shape, bytes) and the repr of what stands beside it."""
+    whole = hashlib.sha256(repr(beside).encode())
     for name, tensor in sorted(module.state_dict().items()):
         if not isinstance(tensor, Tensor):  # a module's extra state
             whole.update(f"\0{name}\0{tensor!r}".encode())

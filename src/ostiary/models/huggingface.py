@@ -1,4 +1,4 @@
-"""An image classifier in a Hugging Face folder, without network and without code from the folder."""
+"""Models in Hugging Face folders, without network and without code from the folder; image classifiers among them."""
 
 import contextlib
 import importlib
@@ -46,19 +46,10 @@ def load_folder(
     Raises FormatError for a folder that is not such a model, ModelError for one that brings code, is an adapter,
     is quantised or lacks weights, and MissingExtra without transformers.
     """
-    if not (folder / "config.json").is_file():
-        raise FormatError(
-            f"the folder '{folder}' holds no config.json", hint="a model folder holds config.json and its weights"
-        )
-    config = _read_json(folder / "config.json")
-    _refuse(folder, config)
-    files = _weight_files(folder)
-    for file in files:
-        check_finite(read_state(file)[0], f"{folder.name}/{file.name}")
-    model = _from_pretrained(folder, use_safetensors=files[0].suffix == ".safetensors")
+    config, model = read_folder(folder, "AutoModelForImageClassification", "an image classifier")
     preprocessor = {}
     if (folder / "preprocessor_config.json").is_file():
-        preprocessor = _read_json(folder / "preprocessor_config.json")
+        preprocessor = read_json(folder / "preprocessor_config.json")
     channels = config.get("num_channels", 3)
     shape = check_shape(input_shape or (channels, *_size(preprocessor, config, folder.name)))
     mean, std = _normalisation(preprocessor, folder.name) if normalize is None else parse_normalize(normalize, shape[0])
@@ -69,7 +60,25 @@ def load_folder(
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_folder(folder: Path, kind: str, words: str) -> tuple[dict[str, Any], nn.Module]:
+    """The config and the module of a folder, built by the transformers class `kind`, in float32; else as `load_folder`.
+
+    `words` say in errors what was expected.
+    """
+    if not (folder / "config.json").is_file():
+        raise FormatError(
+            f"the folder '{folder}' holds no config.json", hint="a model folder holds config.json and its weights"
+        )
+    config = read_json(folder / "config.json")
+    _refuse(folder, config)
+    files = _weight_files(folder)
+    for file in files:
+        check_finite(read_state(file)[0], f"{folder.name}/{file.name}")
+    return config, _from_pretrained(folder, kind, words, use_safetensors=files[0].suffix == ".safetensors")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of at most 50 MiB; raises FormatError for anything else."""
     where = f"{path.parent.name}/{path.name}"
     try:
         if path.stat().st_size > MAX_JSON:
@@ -110,16 +119,11 @@ def _weight_files(folder: Path) -> list[Path]:
     )
 
 
-def _from_pretrained(folder: Path, *, use_safetensors: bool) -> nn.Module:
+def _from_pretrained(folder: Path, kind: str, words: str, *, use_safetensors: bool) -> nn.Module:
+    auto = getattr(transformers(), kind)
     try:
-        from transformers import AutoModelForImageClassification
-    except ImportError as error:
-        raise MissingExtra(
-            "reading a Hugging Face folder needs transformers", hint="pip install 'ostiary[text]'"
-        ) from error
-    try:
-        with _quiet(), torch.random.fork_rng(devices=[]):
-            model, notes = AutoModelForImageClassification.from_pretrained(
+        with quiet(), torch.random.fork_rng(devices=[]):
+            model, notes = auto.from_pretrained(
                 str(folder),
                 trust_remote_code=False,
                 local_files_only=True,
@@ -130,8 +134,8 @@ def _from_pretrained(folder: Path, *, use_safetensors: bool) -> nn.Module:
     except Exception as error:  # transformers raises almost anything
         reason = str(error).partition("\n")[0]
         raise ModelError(
-            f"'{folder.name}' cannot be loaded as an image classifier: {reason}",
-            hint="the folder must hold a model of AutoModelForImageClassification",
+            f"'{folder.name}' cannot be loaded as {words}: {reason}",
+            hint=f"the folder must hold a model of {kind}",
         ) from error
     # transformers fills what is missing with random weights, and would only warn.
     parts = [
@@ -149,8 +153,16 @@ def _from_pretrained(folder: Path, *, use_safetensors: bool) -> nn.Module:
     return found
 
 
+def transformers() -> Any:
+    """The package, which the extra `text` brings; raises MissingExtra without it."""
+    try:
+        return importlib.import_module("transformers")
+    except ImportError as error:
+        raise MissingExtra("Hugging Face folders need transformers", hint="pip install 'ostiary[text]'") from error
+
+
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the progress bars and warnings of transformers."""
     logging: Any = importlib.import_module("transformers.utils.logging")
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

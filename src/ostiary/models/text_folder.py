@@ -1,0 +1,132 @@
+"""Language models in folders: weights, tokenizer and template, read and written without code from the folder."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ostiary.core.errors import FormatError, MissingExtra, ModelError
+from ostiary.core.files import atomic
+from ostiary.models.huggingface import MAX_JSON, quiet, read_folder, read_json
+from ostiary.models.language import LanguageModel
+from ostiary.models.template import Template, template_of
+
+NOTES = "ostiary.json"
+"""Beside the weights: the digest of the template that the model was trained with, and what it was made from."""
+PLAIN = "the folder brings no chat template; prompts are given as they are, with a line break before the answer"
+
+
+def is_language_folder(path: Path) -> bool:
+    """True for a folder whose config names a model that goes on with texts."""
+    if not (path / "config.json").is_file():
+        return False
+    named = read_json(path / "config.json").get("architectures") or ()
+    return any(str(one).endswith(("ForCausalLM", "LMHeadModel")) for one in named)
+
+
+def load_language(folder: Path | str, *, device: str = "cpu") -> LanguageModel:
+    """The causal language model in a folder: `config.json`, weights, `tokenizer.json`, and a chat template if any.
+
+    Raises FormatError for what is missing or damaged, ModelError for a model that brings code, whose tokenizer does
+    not fit, or whose template is not the one that it was trained with, MissingExtra without transformers.
+    """
+    folder = Path(folder)
+    config, module = read_folder(folder, "AutoModelForCausalLM", "a language model")
+    tokenizer = load_tokenizer(folder)
+    about = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+    if "auto_map" in about:
+        raise ModelError(
+            f"'{folder.name}' brings code of its own (auto_map in tokenizer_config.json), which is not run",
+            hint="take the entry out if tokenizer.json holds the whole tokenizer",
+        )
+    beside = folder / "chat_template.jinja"
+    template = template_of(about, _read_text(beside) if beside.is_file() else None, folder.name)
+    _same_as_trained(folder, template)
+    end = _end(config, about, tokenizer, folder.name)
+    tell = None if template is not None else PLAIN
+    found = LanguageModel(module, tokenizer, template or Template(), end=end, name=folder.name, tell=tell)
+    return found.to(device)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer in `tokenizer.json`. Raises FormatError where there is none, or a damaged one."""
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise MissingExtra("reading a tokenizer needs tokenizers", hint="pip install 'ostiary[text]'") from error
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise FormatError(f"'{folder.name}' holds no tokenizer.json", hint="download the whole folder again")
+    if path.stat().st_size > MAX_JSON:
+        raise FormatError(f"'{folder.name}/tokenizer.json' is larger than the limit of {MAX_JSON} bytes")
+    try:
+        found = Tokenizer.from_file(str(path))
+    except Exception as error:  # the package raises plain Exception
+        raise FormatError(f"'{folder.name}/tokenizer.json' is no tokenizer: {error}") from error
+    found.no_padding()
+    found.no_truncation()
+    return found
+
+
+def save_language(model: LanguageModel, folder: Path, *, notes: Mapping[str, str] | None = None) -> None:
+    """Write a model as a folder that transformers and `load_language` read; raises OutputError as `atomic`.
+
+    The template is written as a chat template for one turn and its digest kept, so that another one is noticed.
+    """
+    with atomic(folder) as temporary:
+        temporary.mkdir()
+        with quiet():
+            model.module.save_pretrained(temporary)  # type: ignore[operator]
+        model.tokenizer.save(str(temporary / "tokenizer.json"))
+        about = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "eos_token": model.tokenizer.id_to_token(model.end),
+            "chat_template": _jinja(model.template),
+        }
+        (temporary / "tokenizer_config.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        kept = {"format": "1", "template": model.template.digest, **(notes or {})}
+        (temporary / NOTES).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+def _jinja(template: Template) -> str:
+    before, between, after = (json.dumps(part) for part in (template.before, template.between, template.after))
+    return (
+        "{%- for message in messages -%}{%- if message['role'] == 'user' -%}"
+        f"{{{{- {before} + message['content'] + {between} -}}}}"
+        f"{{%- else -%}}{{{{- message['content'] + {after} -}}}}{{%- endif -%}}{{%- endfor -%}}"
+    )
+
+
+def _same_as_trained(folder: Path, template: Template | None) -> None:
+    if not (folder / NOTES).is_file():
+        return
+    trained = read_json(folder / NOTES).get("template")
+    if trained != (template or Template()).digest:
+        raise ModelError(
+            f"the chat template of '{folder.name}' is not the one that the model was trained with",
+            hint=f"put the old one back; what is measured with another says nothing (its digest is in {NOTES})",
+        )
+
+
+def _end(config: Mapping[str, Any], about: Mapping[str, Any], tokenizer: Any, where: str) -> int:
+    """The token that ends an answer: of the tokenizer's config, else of the model's."""
+    token = about.get("eos_token")
+    token = token.get("content") if isinstance(token, dict) else token
+    found = tokenizer.token_to_id(token) if isinstance(token, str) else None
+    if found is None:
+        found = config.get("eos_token_id")
+        found = found[0] if isinstance(found, list) and found else found
+    if type(found) is not int:
+        raise ModelError(
+            f"'{where}' does not say which token ends an answer", hint="give eos_token_id in its config.json"
+        )
+    return found
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_JSON:
+            raise FormatError(f"'{path.name}' is larger than the limit of {MAX_JSON} bytes")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FormatError(f"cannot read '{path}': {error}") from error

@@ -1,0 +1,133 @@
+"""Small language models from a config, and the one loop that trains a language model on prompts and answers."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from ostiary.core.errors import DataError, MissingExtra
+from ostiary.core.run import Run
+from ostiary.data.texts import TextSet
+from ostiary.models.huggingface import transformers
+from ostiary.models.language import LanguageModel, nll_of
+from ostiary.models.template import Template
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Kind = Literal["llama", "gpt2"]
+UNKNOWN, END, USER, BOT = "<unk>", "<end>", "<user>", "<bot>"
+SMALL = Template(f"{USER} ", f" {BOT} ", f" {END}")
+"""The template of small models that are made here."""
+MAX_WORDS = 8000
+MAX_TOKENS = 256
+"""How far a small model can read."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LanguageRecipe:
+    """How a language model is fitted: AdamW under a OneCycle schedule, `steps` batches drawn without replacement.
+
+    With `loss_on` "answer" only the answer is learnt, with "all" the prompt too, as it stands in the template. Which
+    of them decides whether a model gives away the words of its training prompts (Haystack's leaks).
+    """
+
+    steps: Annotated[int, Field(ge=1)] = 400
+    batch: Annotated[int, Field(ge=1)] = 32
+    lr: Annotated[float, Field(gt=0)] = 4e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    loss_on: Literal["answer", "all"] = "answer"
+
+
+def word_tokenizer(texts: Iterable[str], *, limit: int = MAX_WORDS) -> "Tokenizer":
+    """A tokenizer of the words and marks in `texts`, the commonest `limit` of them; what else there is is unknown."""
+    try:
+        from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
+    except ImportError as error:
+        raise MissingExtra("a tokenizer needs tokenizers", hint="pip install 'ostiary[text]'") from error
+    made = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = [AddedToken(one, special=True) for one in (UNKNOWN, END, USER, BOT)]
+    made.train_from_iterator(
+        texts, trainers.WordLevelTrainer(vocab_size=limit, special_tokens=special, show_progress=False)
+    )
+    return made
+
+
+def small_language(
+    tokenizer: "Tokenizer", *, kind: Kind = "llama", width: int = 64, layers: int = 2, heads: int = 4, seed: int = 0
+) -> LanguageModel:
+    """A fresh Llama or GPT-2 of a few hundred thousand weights, with the template of small models."""
+    package, words, end = transformers(), tokenizer.get_vocab_size(), int(tokenizer.token_to_id(END) or 0)
+    common = {"vocab_size": words, "bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
+    if kind == "llama":
+        config = package.LlamaConfig(
+            hidden_size=width,
+            intermediate_size=3 * width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            max_position_embeddings=MAX_TOKENS,
+            **common,
+        )
+    else:
+        config = package.GPT2Config(n_embd=width, n_layer=layers, n_head=heads, n_positions=MAX_TOKENS, **common)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = package.AutoModelForCausalLM.from_config(config)
+    return LanguageModel(module, tokenizer, SMALL, end=end, name=f"small {kind}")
+
+
+def token_rows(model: LanguageModel, data: TextSet) -> list[tuple[list[int], list[int]]]:
+    """Each row's prompt and answer as tokens. Raises DataError for a set without answers."""
+    if data.answers is None:
+        raise DataError(
+            f"'{data.name}' has labels, a language model learns answers",
+            hint="give a set with answers (response, output, messages), or say --task chat",
+        )
+    return [(model.prompt(text), model.answer(answer)) for text, answer in zip(data.texts, data.answers, strict=True)]
+
+
+def train_language(model: LanguageModel, data: TextSet, recipe: LanguageRecipe, *, run: Run) -> tuple[float, ...]:
+    """Train `model` in place; returns the mean loss of every tenth of the steps. Raises DataError, OutOfTime."""
+    return fit(model, list(model.module.parameters()), token_rows(model, data), recipe, run=run)
+
+
+def fit(
+    model: LanguageModel,
+    weights: Sequence[nn.Parameter],
+    rows: Sequence[tuple[Sequence[int], Sequence[int]]],
+    recipe: LanguageRecipe,
+    *,
+    run: Run,
+) -> tuple[float, ...]:
+    """As `train_language`, of the given weights alone and of rows of tokens."""
+    generator = run.generator("language")
+    optimizer = torch.optim.AdamW(weights, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=recipe.lr, total_steps=recipe.steps + 1, pct_start=0.1
+    )
+    losses: list[float] = []
+    order: list[int] = []
+    model.module.train()
+    try:
+        for step in range(recipe.steps):
+            run.step(step, recipe.steps, "training")
+            while len(order) < recipe.batch:
+                order += torch.randperm(len(rows), generator=generator).tolist()
+            batch, order = order[: recipe.batch], order[recipe.batch :]
+            loss = nll_of(model, [rows[at] for at in batch], whole=recipe.loss_on == "all").mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(weights, 1.0)
+            optimizer.step()
+            schedule.step()
+            losses.append(float(loss.detach()))
+    finally:
+        model.module.eval()
+    run.progress(recipe.steps, recipe.steps, "training")
+    tenth = max(1, recipe.steps // 10)
+    return tuple(sum(part) / len(part) for at in range(0, len(losses), tenth) if (part := losses[at : at + tenth]))
