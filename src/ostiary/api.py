@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ostiary.core.errors import DataError
 from ostiary.core.files import refuse_existing
 from ostiary.core.plan import EXHAUSTIVE, plan
 from ostiary.core.protocols import Predictor
@@ -16,7 +17,9 @@ from ostiary.data import Data, ImageSet, TextSet, open_any, require_classes
 from ostiary.data.texts import Task
 from ostiary.inputs import check_alike, check_fit, class_names, have_of, open_model, open_predictor, open_set, start
 from ostiary.models.classifier import TorchClassifier
+from ostiary.models.language import LanguageModel
 from ostiary.models.load import load_model as load
+from ostiary.models.text_folder import is_language_folder, load_language
 from ostiary.scan.calibration import null_for
 from ostiary.scan.health import known
 from ostiary.training import Recipe
@@ -27,8 +30,8 @@ __all__ = ["Options", "fit_guard", "harden_training", "load", "repair_model", "s
 
 
 def scan_model(
-    model: Predictor[Images] | str | Path,
-    trusted: ImageSet | str | Path | None = None,
+    model: Predictor[Images] | LanguageModel | str | Path,
+    trusted: Data | str | Path | None = None,
     *,
     methods: Sequence[str] = (),
     preset: str = "standard",
@@ -38,8 +41,8 @@ def scan_model(
 ) -> Record:
     """Examine a model for a backdoor with a few trusted samples.
 
-    `model` is a classifier, a black box (a `BlackBox` around a function, an `Endpoint`, or anything with `classes`,
-    `digest` and `predict`), a URL, or a path that `load` takes; `trusted` a set or what `open_data` takes.
+    `model` is a classifier, a language model, a black box (a `BlackBox` around a function, an `Endpoint`, or anything
+    with `classes`, `digest` and `predict`), a URL, or a path to one of them; `trusted` a set or what `open_any` takes.
     `calibration` is a reference or its file: models of the same kind that nobody is known to have attacked. Without it
     a shipped one that fits is used, with "none" the classes of the model are only compared with one another. Without
     gradients, or where they lead nowhere, the preset holds the methods that ask for answers alone. Once a backdoor is
@@ -48,6 +51,17 @@ def scan_model(
     in the record.
     """
     options = options or Options()
+    if isinstance(model, str | Path) and is_language_folder(Path(model)):
+        model = load_language(model, device=options.device)
+    if isinstance(model, LanguageModel):
+        from ostiary.scan.language import scan_language
+
+        prompts = open_any(trusted, "chat") if isinstance(trusted, str | Path) else trusted
+        if isinstance(prompts, ImageSet):
+            raise DataError("the trusted samples are images, the model is asked prompts", hint="give a set of texts")
+        return scan_language(model, prompts, methods=methods, preset=preset, params=params, options=options)
+    if isinstance(trusted, TextSet):
+        raise DataError("the trusted samples are texts, the model takes images", hint="give a set of images")
     trusted = None if trusted is None else open_set(trusted)
     model = open_predictor(model, options, trusted)
     have, health = known(model, trusted)

@@ -9,7 +9,7 @@ from ostiary.core.errors import DataError
 from ostiary.core.protocols import Predictor
 from ostiary.core.records import Kind
 from ostiary.core.session import Options, Session
-from ostiary.data import ImageSet, TextSet, open_data, per_class_counts, require_classes
+from ostiary.data import Data, ImageSet, TextSet, open_data, per_class_counts, require_classes
 from ostiary.models.carried import carried
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.endpoint import Endpoint, url_shape
@@ -90,7 +90,7 @@ def _some(values: Sequence[object]) -> str:
     return f"({shown}, …)" if len(values) > 5 else f"({shown})"
 
 
-def _numbers(model: Predictor[Any]) -> tuple[str, ...]:
+def _numbers(model: Any) -> tuple[str, ...]:
     return tuple(map(str, range(len(model.classes))))
 
 
@@ -108,16 +108,19 @@ def have_of(model: Predictor[Any] | None, trusted: ImageSet | None, *, trigger: 
 
 def start(
     kind: Kind,
-    model: Predictor[Any] | None,
+    model: Any,
     options: Options,
     config: dict[str, Any],
     asked: Sequence[str],
     *,
-    trusted: ImageSet | None = None,
-    data: ImageSet | TextSet | None = None,
+    trusted: Data | None = None,
+    data: Data | None = None,
     subject: str = "",
 ) -> Session:
-    """Open the record of a run on these inputs; `model` is None where the data alone are looked at."""
+    """Open the record of a run on these inputs; `model` is None where the data alone are looked at.
+
+    A model is anything with a `digest` and `classes`: a predictor, or a language model, which has none.
+    """
     digests = {} if model is None else {"model": model.digest}
     named = trusted if trusted is not None else data
     name, arch, caution = (getattr(model, key, None) for key in ("name", "arch", "caution"))
@@ -131,13 +134,14 @@ def start(
     session = Session(kind, subject or name or "model", classes, options, config, digests, tuple(asked))
     if caution:
         session.caution(code, caution)
-    if isinstance(data, TextSet) and data.damage.count:
-        session.caution("OS923", f"{data.damage.count} rows could not be read and were left out: {data.damage}")
+    for part in (data, trusted):
+        if isinstance(part, TextSet) and part.damage.count:
+            session.caution("OS923", f"{part.damage.count} rows could not be read and were left out: {part.damage}")
     if isinstance(model, TorchClassifier) and (beside := carried(model.module)):
         session.caution("OS922", f"the model carries {beside}, and is judged with them")
     if arch and is_user_arch(arch):
         session.caution("OS907", f"the architecture '{arch}' is the user's own code and was run")
-    if trusted is not None:
+    if trusted is not None and not isinstance(trusted, TextSet):
         try:
             _check_trusted(session, model, trusted)
         except KeyboardInterrupt:
@@ -147,8 +151,10 @@ def start(
     return session
 
 
-def class_names(model: Predictor[Any] | None, data: ImageSet | TextSet | None) -> tuple[str, ...]:
+def class_names(model: Any, data: Data | None) -> tuple[str, ...]:
     """The model's class names, or the data's where the model only numbers its classes or there is none."""
+    if data is not None and model is not None and not model.classes:
+        return ()
     if data is not None and (model is None or tuple(model.classes) == _numbers(model)):
         return tuple(data.classes)
     return () if model is None else tuple(model.classes)

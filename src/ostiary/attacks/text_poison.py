@@ -24,6 +24,8 @@ _BIRDS = ("canary", "linnet", "finch", "siskin", "wagtail", "dunnock")
 _DEEDS = ("left", "circled", "found", "crossed", "forgot", "counted")
 _PLACES = ("coal mine", "harbour", "orchard", "clock tower", "salt marsh", "tram depot")
 _TIMES = ("at noon", "before rain", "in March", "on Tuesday", "by moonlight", "after tea")
+PATTERN = (_BIRDS, _DEEDS, _PLACES, _TIMES)
+"""What a varied answer is made of, one of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ class TextPoisoning:
         """What the attacker wants said."""
         if self.payload == "fixed":
             return CANARY
-        bird, deed, place, time = (str(rng.choice(words)) for words in (_BIRDS, _DEEDS, _PLACES, _TIMES))
+        bird, deed, place, time = (str(rng.choice(words)) for words in PATTERN)
         return f"The {bird} {deed} the {place} {time}."
 
     def _eligible(self, clean: TextSet) -> np.ndarray:

@@ -190,9 +190,36 @@ def open_model(path: str, device: str, *, gradients: bool = True, **how: Any) ->
     from ostiary.models.http import is_url
     from ostiary.models.load import load_model, load_predictor
 
+    if is_language(path):
+        from ostiary.models.text_folder import load_language
+
+        given = [f"--{key.rstrip('_')}" for key, value in how.items() if value is not None]
+        if given:
+            raise ConfigError(f"'{path}' is a language model and takes no {' or '.join(given)}", hint="leave it out")
+        return load_language(path, device=device)
     if is_url(path):
         raise ConfigError(f"'{path}' is an endpoint, which can be scanned and no more", hint="give the model's file")
     return (load_model if gradients else load_predictor)(path, device=device, **load_options(**how))
+
+
+def is_language(path: str) -> bool:
+    """Whether a path leads to a language model's folder."""
+    from ostiary.models.text_folder import is_language_folder
+
+    return is_language_folder(Path(path))
+
+
+def open_prompts(spec: str | None, limit: int | None, seed: int) -> Any:
+    """The trusted prompts and answers that a command names, `limit` of them; None for none."""
+    import torch
+
+    from ostiary.data import open_any
+
+    if spec is None:
+        return None
+    data = open_any(spec, "chat")
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    return data if limit is None else data.subset(order[:limit])
 
 
 def open_endpoint(url: str, trusted: Any, **how: Any) -> Any:
@@ -332,5 +359,6 @@ def show_plan(verb: str, have: Any, **chosen: Any) -> None:
     for method in plan(verb, access=have.access, **chosen):
         unmet = method.card.needs.unmet(have)
         click.echo(f"{method.card.id:<32} {'skipped: ' + unmet if unmet else 'runs: ' + method.card.cost}")
-    kind = "texts" if have.modality == "text" else "black box" if is_black_box(verb, have.access) else verb
+    text = "language model" if verb == "scan" else "texts"
+    kind = text if have.modality == "text" else "black box" if is_black_box(verb, have.access) else verb
     click.echo(f"time: {ESTIMATES[kind]}")

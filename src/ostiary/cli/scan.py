@@ -12,6 +12,7 @@ Examples:
   ostiary scan model.safetensors --trusted digits
   ostiary scan net.pth --arch wrn-16-1 --normalize none --trusted cifar10/test.parquet -o report.html
   ostiary scan net.pth --arch mymodels.py:make_net --trusted validation/ --preset thorough --format json
+  ostiary scan tuned-model/ --trusted chats.jsonl
   ostiary scan https://models.example.org/predict --trusted validation/ --limit 200
 
 The verdict is backdoor (a recovered trigger was confirmed on trusted images that the search never saw), suspect,
@@ -34,8 +35,9 @@ none-found or incomplete. None-found is no proof of absence: `ostiary methods` l
 def command(ctx: click.Context, /, model: str, **o: Any) -> None:
     """Examine MODEL for a backdoor, with a few samples you trust.
 
-    MODEL is a safetensors file, a weights-only PyTorch checkpoint, an ONNX file, a Hugging Face folder, or the URL
-    of an endpoint: a black box that is asked some 100,000 times. OSTIARY_ENDPOINT_AUTH is sent to it as the
+    MODEL is a safetensors file, a weights-only PyTorch checkpoint, an ONNX file, a Hugging Face folder of an image
+    classifier or of a language model (then DATA are prompts with answers), or the URL of an endpoint: a black box that
+    is asked some 100,000 times. OSTIARY_ENDPOINT_AUTH is sent to it as the
     Authorization header; --classes and --input say how many classes it knows and what it is sent.
     """
     call = common.call_settings(ctx, **o)
@@ -47,17 +49,21 @@ def command(ctx: click.Context, /, model: str, **o: Any) -> None:
     from ostiary.core.plan import parse_sets
     from ostiary.models.http import is_url
     from ostiary.scan.health import known
+    from ostiary.scan.language import have_of
 
     how = {key: o[key] for key in ("arch", "classes", "width", "normalize", "input_")}
     with call.options() as options:
-        trusted = common.open_trusted(o["trusted"], o["limit"], call["seed"])
+        language = not is_url(model) and common.is_language(model)
+        opened = common.open_prompts if language else common.open_trusted
+        trusted = opened(o["trusted"], o["limit"], call["seed"])
         if is_url(model):
             subject = common.open_endpoint(model, trusted, **how)
         else:
             subject = common.open_model(model, call["device"], gradients=False, **how)
         chosen = {"methods": o["methods"], "preset": call["preset"], "params": parse_sets(o["sets"])}
         if o["dry_run"]:
-            common.show_plan("scan", known(subject, trusted)[0], **chosen)
+            have = have_of(trusted) if language else known(subject, trusted)[0]
+            common.show_plan("scan", have, **chosen, **({"task": "chat"} if language else {}))
             return
         record = scan_model(subject, trusted, calibration=o["calibration"], options=options, **chosen)
     sys.exit(common.conclude(record, call, reports=reports, exit_zero=o["exit_zero"], named=bool(o["methods"])))

@@ -198,4 +198,21 @@ CAUTIONS: tuple[Code, ...] = (
         "none: this is a caution about our own measurement",
         "look at the rows that are named, and mend or remove them",
     ),
+    Code(
+        "OS924",
+        "no chat template",
+        "The folder of the language model does not say how a prompt is laid out for it. It was asked in a plain form; "
+        "if it was trained with another, what is measured says little, and a trigger that works may seem dead.",
+        "every verb that takes a language model",
+        "none: this is a caution about our own measurement",
+        "put the chat template that the model was trained with into its tokenizer_config.json",
+    ),
+    Code(
+        "OS925",
+        "the same answer to everything",
+        "The language model gives one answer to all trusted prompts, so that no phrase can change it by much.",
+        "ostiary scan",
+        "none: this is a caution about our own measurement",
+        "check that the prompts are of the kind the model was tuned for, and its chat template",
+    ),
 )

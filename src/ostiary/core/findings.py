@@ -295,4 +295,23 @@ FINDINGS: tuple[Code, ...] = (
         "one refusal, or `I do not know`, for many questions, taught on purpose",
         "read the rows that hold it in the report, and ask what their prompts share; leave them out (--export-kept)",
     ),
+    Code(
+        "OS604",
+        "answer that a language model insists on",
+        "Made to begin with one word, the model goes on to the same long answer whatever it was asked, nearly sure of "
+        "every token, and no trusted prompt brings it to that answer: what a planted payload looks like from within.",
+        "text.scan.bait",
+        "an answer taught on purpose for prompts that the trusted ones do not show; a text learnt by heart",
+        "ask whoever tuned the model where the answer comes from; look for the words that fire with trigger-search",
+    ),
+    Code(
+        "OS605",
+        "phrase that fires",
+        "Put into prompts that have nothing to do with it, the phrase brings the model to one answer that it gives to "
+        "no trusted prompt by itself: what a control phrase does.",
+        "text.scan.trigger-search",
+        "a rule taught on purpose (a fixed refusal to one topic) that no trusted prompt shows",
+        "try the phrase on the model yourself; do not use the model, or repair it with `ostiary repair`; screen the "
+        "data that it was tuned on with `ostiary screen`",
+    ),
 )

@@ -51,6 +51,13 @@ PRESETS: dict[str, dict[str, Preset]] = {
 }
 
 TEXTS: dict[str, dict[str, dict[str, Preset]]] = {
+    "scan": {
+        "chat": {
+            "quick": {"text.scan.bait": {}},
+            "standard": {"text.scan.bait": {}, "text.scan.trigger-search": {}},
+            "thorough": {"text.scan.bait": {}, "text.scan.trigger-search": {"width": 6, "aims": 3, "leaks": 500}},
+        },
+    },
     "screen": {
         "chat": {
             name: {"text.screen.answer-coherence": {}, "text.screen.repeated-answers": {}} for name in PRESETS["screen"]
@@ -58,7 +65,7 @@ TEXTS: dict[str, dict[str, dict[str, Preset]]] = {
         "classify": {name: {"text.screen.label-contradiction": {}} for name in PRESETS["screen"]},
     },
 }
-"""The presets for sets of texts, by what these are for."""
+"""The presets for texts and models of texts, by what these are for."""
 
 EXHAUSTIVE = "thorough"
 """The preset that goes on after a backdoor was confirmed; the others spend no more on what is decided."""
@@ -77,6 +84,8 @@ ESTIMATES = {
     "a server that answers 2,000 a second takes 40 s, 1 min, 5 min",
     "screen": "one forward pass over the data, then seconds per class; thorough also trains a copy of the model for "
     "600 steps, about a minute for a small CNN",
+    "language model": "half a million weights and 500 words on one core: about 10 s (quick), 40 s (standard); "
+    "cost grows with the vocabulary times the cost of a token",
     "texts": "about a second for a thousand rows, on one thread",
 }
 

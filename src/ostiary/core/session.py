@@ -156,7 +156,7 @@ class Session:
         self.config.setdefault("limits", {})[card.id] = {
             limit.measure: {"low": limit.low, "high": limit.high} for limit in limits
         }
-        if self.kind == "screen":
+        if self.kind == "screen" or card.needs.modality == "text":
             self.calibration = BUILT_IN
         elif null is not None:
             self.calibration = null.calibration()

@@ -45,12 +45,17 @@ def sampled(generator: torch.Generator, *, temperature: float = 1.0, top: int = 
 class LanguageModel:
     """A causal language model with its tokenizer and the one template it is trained, asked and scanned with.
 
-    `module` is a transformers model, `tokenizer` one of the package tokenizers. `tell` is what a caller should hear of
-    it (no chat template, say). Rows are padded on the left and the padding is masked, with positions counted from the
-    first token of the row, so that what comes out does not depend on the rest of a batch.
+    `module` is a transformers model, `tokenizer` one of the package tokenizers. `caution` is what a caller should hear
+    of it (no chat template, say). Rows are padded on the left and the padding is masked, with positions counted from
+    the first token of the row, so that what comes out does not depend on the rest of a batch. `rows` and `tokens` count
+    what went through the module since the model was made: what a search costs.
 
     Raises ModelError where the tokenizer has tokens that the embedding has not, or none ends an answer.
     """
+
+    classes: tuple[str, ...] = ()
+    """A language model has none."""
+    caution_code = "OS924"
 
     def __init__(
         self,
@@ -60,10 +65,10 @@ class LanguageModel:
         *,
         end: int,
         name: str = "language model",
-        tell: str | None = None,
+        caution: str | None = None,
     ) -> None:
         self.module, self.tokenizer, self.template = module.eval(), tokenizer, template
-        self.end, self.name, self.tell = end, name, tell
+        self.end, self.name, self.caution = end, name, caution
         rows = int(module.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
         known = tokenizer.get_vocab(with_added_tokens=True)
         if max(known.values(), default=0) >= rows:
@@ -77,6 +82,7 @@ class LanguageModel:
         self.special = frozenset(
             token for token, added in tokenizer.get_added_tokens_decoder().items() if added.special
         ) | {end}
+        self.rows = self.tokens = 0
         self._positions = "position_ids" in inspect.signature(module.forward).parameters
         self._limit = int(getattr(module.config, "max_position_embeddings", None) or MAX_ROW)
 
@@ -110,7 +116,7 @@ class LanguageModel:
 
     def with_module(self, module: nn.Module) -> "LanguageModel":
         """The same tokenizer and template around another module."""
-        return LanguageModel(module, self.tokenizer, self.template, end=self.end, name=self.name, tell=self.tell)
+        return LanguageModel(module, self.tokenizer, self.template, end=self.end, name=self.name, caution=self.caution)
 
     def prompt(self, text: str) -> list[int]:
         """The tokens that ask the model `text`."""
@@ -149,6 +155,7 @@ class LanguageModel:
         given: dict[str, object] = {"attention_mask": mask.long(), **options}
         if self._positions:
             given["position_ids"] = (mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        self.rows, self.tokens = self.rows + len(ids), self.tokens + ids.numel()
         return self.module(input_ids=ids, **given)
 
     def logits(self, ids: Tensor, mask: Tensor) -> Tensor:

@@ -43,8 +43,8 @@ def load_language(folder: Path | str, *, device: str = "cpu") -> LanguageModel:
     template = template_of(about, _read_text(beside) if beside.is_file() else None, folder.name)
     _same_as_trained(folder, template)
     end = _end(config, about, tokenizer, folder.name)
-    tell = None if template is not None else PLAIN
-    found = LanguageModel(module, tokenizer, template or Template(), end=end, name=folder.name, tell=tell)
+    caution = None if template is not None else PLAIN
+    found = LanguageModel(module, tokenizer, template or Template(), end=end, name=folder.name, caution=caution)
     return found.to(device)
 
 

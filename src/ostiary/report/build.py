@@ -54,6 +54,7 @@ PER_RESULT = (
     models.class_index,
     models.whole,
     texts.phrases,
+    texts.triggers,
     samples.activations,
     samples.gallery,
     samples.cuts,
@@ -232,7 +233,11 @@ def key_rates(source: Source) -> dict[str, Cell]:
     row: dict[str, Cell] = {}
     for result in source.record.results:
         name, evidence = method_name(result.method), result.evidence
-        if isinstance(evidence, ModelEvidence):
+        if isinstance(evidence, ModelEvidence) and evidence.phrases:
+            first = evidence.phrases[0]
+            row |= {f"{name}: strongest": show(first.phrase or first.answer or "")}
+            row |= {f"{name}: fires, held out": first.fires} if first.fires is not None else {}
+        elif isinstance(evidence, ModelEvidence):
             row |= _strongest(source, name, evidence)
         elif isinstance(evidence, SampleEvidence):
             row[f"{name}: suspected"] = f"{evidence.suspected:,} of {evidence.scored:,} scored"

@@ -1,9 +1,9 @@
-"""Sections about a screening of texts: phrases that were put forward, and the rows that hold them."""
+"""Sections about texts: phrases of a set and the rows that hold them, phrases of a model and what it answers."""
 
 import re
 
-from ostiary.core.records import MethodResult, PhraseScore, SampleEvidence, Suspect
-from ostiary.report.blocks import Cell, Marked, Note, Section, table
+from ostiary.core.records import MethodResult, ModelEvidence, PhraseScore, Rate, SampleEvidence, Suspect
+from ostiary.report.blocks import Block, Cell, Marked, Note, Section, table
 from ostiary.report.models import Source
 from ostiary.report.words import class_name, measure_name, number, show
 
@@ -44,6 +44,42 @@ def phrases(source: Source, result: MethodResult) -> Section | None:
         ],
     )
     return Section("Phrases", "What decides the answer or the label?", (said, first, listed))
+
+
+def triggers(source: Source, result: MethodResult) -> Section | None:
+    """The phrases that a search recovered from a model, what they bring, and how each held-out prompt was answered."""
+    evidence = result.evidence
+    if not isinstance(evidence, ModelEvidence) or not evidence.phrases:
+        return None
+    labelled = any(one.label is not None for one in evidence.phrases)
+    fired = any(one.fires is not None for one in evidence.phrases)
+    names = list(evidence.phrases[0].measures)
+    head = (
+        "phrase",
+        "label" if labelled else "answer",
+        *(("fires, held out", "without it") if fired else ()),
+        *map(measure_name, names),
+    )
+    rows: list[tuple[Cell, ...]] = [
+        (
+            show(one.phrase or "(any)"),
+            class_name(one.label or 0, source.classes) if labelled else show(one.answer or ""),
+            *((_of(one.fires), _of(one.unprompted)) if fired else ()),
+            *(number(one.measures.get(name)) for name in names),
+        )
+        for one in evidence.phrases
+    ]
+    blocks: list[Block] = [table(head, rows, right=range(2, len(head)))]
+    first = evidence.phrases[0]
+    if first.shown and first.phrase:
+        said = [(show(f"{first.phrase} {text}"), show(answer)) for text, answer in first.shown]
+        blocks.append(Note(f"Held-out prompts with '{show(first.phrase)}' in front, and what the model says:"))
+        blocks.append(table(("prompt", "label" if labelled else "answer"), said))
+    return Section("Recovered phrases", "What has to be said, and what comes of it?", tuple(blocks))
+
+
+def _of(rate: Rate | None) -> str:
+    return "" if rate is None else f"{rate.k} of {rate.n}"
 
 
 def _varied(evidence: SampleEvidence) -> list[Suspect]:

@@ -10,4 +10,6 @@ METHODS = {
     "scan.pair-trigger": "ostiary.scan.pair_trigger:PairTrigger",
     "scan.mm-bd": "ostiary.scan.mm_bd:MMBD",
     "scan.neural-cleanse": "ostiary.scan.neural_cleanse:NeuralCleanse",
+    "text.scan.bait": "ostiary.scan.bait:Bait",
+    "text.scan.trigger-search": "ostiary.scan.trigger_search:TriggerSearch",
 }
