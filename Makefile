@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # make bench-cifar ARGS="--rate 0.01" hands arguments on.
-BENCHMARKS := train scan classes memory demo cifar published scanners peer references fusion screens screening guards harden selection trusted text-screens language-models
+BENCHMARKS := train scan classes memory demo cifar published scanners peer references fusion screens screening guards harden selection trusted text-screens language-models text-repairs
 
 .PHONY: demo test lint format check coverage conformance clean bench-grid $(BENCHMARKS:%=bench-%)
 
@@ -58,6 +58,7 @@ bench-harden: script := harden
 bench-selection: script := selection
 bench-text-screens: script := text_screens
 bench-language-models: script := language_models
+bench-text-repairs: script := text_repairs
 bench-trusted: script := trusted
 bench-trusted: ARGS ?= --store build/bench/develop
 bench-harden bench-selection: ARGS ?= --store build/bench/scanners

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from contract_case import EVERYTHING, Case, by_id, check_class, check_json, check_skips, disagreements
+from test_language_contracts import REPAIRS as OF_LANGUAGE
 
 from ostiary.core.execute import execute
 from ostiary.core.protocols import Repair, Repaired
@@ -51,7 +52,7 @@ def evidence() -> ModelEvidence:
 
 
 def test_files_methods_and_rows_agree() -> None:
-    assert disagreements("repair", CASES) == []
+    assert disagreements("repair", CASES + OF_LANGUAGE) == []
 
 
 @by_id(CASES)

@@ -12,4 +12,7 @@ METHODS = {
     "repair.nad": "ostiary.repair.nad:Nad",
     "repair.rnp": "ostiary.repair.rnp:Rnp",
     "repair.trigger-unlearning": "ostiary.repair.trigger_unlearning:TriggerUnlearning",
+    "text.repair.crow": "ostiary.repair.crow:Crow",
+    "text.repair.fine-tuning": "ostiary.repair.text_fine_tuning:TextFineTuning",
+    "text.repair.phrase-unlearning": "ostiary.repair.phrase_unlearning:PhraseUnlearning",
 }

@@ -1,0 +1,96 @@
+"""The table of the repairs of language models."""
+
+from typing import Any
+
+import pytest
+import torch
+from chat_case import evidence, tiny, trusted
+from contract_case import Case, by_id, check_class, check_json
+
+from ostiary.core.card import Have
+from ostiary.core.execute import execute
+from ostiary.core.protocols import Repair, Repaired
+from ostiary.core.records import Rate, RepairEvidence
+from ostiary.core.run import Run
+
+TINY: dict[str, Any] = {"epochs": 1}
+REPAIRS = (
+    Case(id="text.repair.crow", tiny=TINY),
+    Case(id="text.repair.fine-tuning", tiny=TINY),
+    Case(id="text.repair.phrase-unlearning", tiny=TINY),
+)
+ALL = Have(access="gradients", modality="text", trusted_per_class=60, trigger=True)
+
+
+@by_id(REPAIRS)
+def test_a_repair_is_whole(case: Case) -> None:
+    check_class(case, Repair)
+
+
+@by_id(REPAIRS)
+def test_unmet_needs_are_skipped(case: Case) -> None:
+    for have in (Have(access="gradients", modality="images"), Have(access="none", modality="text")):
+        result = execute(case.build(), None, None, None, run=case.run(), have=have).result
+        assert result.status == "skipped" and result.reason
+
+
+@by_id(REPAIRS)
+def test_a_repair_gives_another_model_and_leaves_its_subjects_alone(case: Case) -> None:
+    model, rows = tiny(), trusted(60)
+    weights, texts = model.digest, rows.digest
+    made = []
+    for _ in range(2):
+        state = torch.get_rng_state()
+        value: Any = case.build().repair(model, rows, evidence(), run=case.run())
+        assert torch.equal(torch.get_rng_state(), state), "the global generator was used"
+        assert isinstance(value, Repaired) and "epochs" in value.selected
+        made.append(value)
+    assert model.digest == weights and not model.module.training and rows.digest == texts
+    repaired = made[0].model
+    assert repaired.digest != weights, "the repair changed nothing"
+    assert made[1].model.digest == repaired.digest and made[1].selected == made[0].selected
+    own = {tensor.data_ptr() for tensor in model.module.state_dict().values()}
+    assert not own & {tensor.data_ptr() for tensor in repaired.module.state_dict().values()}
+    assert not repaired.module.training and repaired.template == model.template
+
+
+@by_id(REPAIRS)
+def test_through_execute(case: Case) -> None:
+    rates = {"exact answers": Rate(k=1, n=2)}
+
+    def summarise(value: Repaired, run: Run) -> RepairEvidence:
+        return RepairEvidence(before=rates, after=rates, selected=value.selected)
+
+    outcome = execute(case.build(), tiny(), trusted(60), evidence(), run=case.run(), have=ALL, summarise=summarise)
+    assert outcome.result.status == "ok", outcome.result.reason
+    check_json(outcome.result)
+
+
+@by_id(REPAIRS)
+def test_a_passed_deadline_is_told_and_leaves_no_model(case: Case) -> None:
+    outcome = execute(case.build(), tiny(), trusted(60), evidence(), run=Run(deadline=0.0), have=ALL)
+    assert outcome.result.status == "partial" and outcome.value is None
+    assert outcome.result.reason and outcome.result.reason.startswith("the time limit passed during ")
+
+
+@by_id(REPAIRS)
+def test_too_few_rows_are_told(case: Case) -> None:
+    outcome = execute(case.build(), tiny(), trusted(12), evidence(), run=case.run(), have=ALL)
+    assert outcome.result.status == "skipped" and "needs 20 trusted rows" in str(outcome.result.reason)
+
+
+def test_unlearning_without_a_phrase_is_skipped() -> None:
+    case = next(case for case in REPAIRS if case.id == "text.repair.phrase-unlearning")
+    for none in (None, evidence(" ")):
+        outcome = execute(case.build(), tiny(), trusted(60), none, run=case.run(), have=ALL)
+        assert outcome.result.status == "skipped" and "needs a phrase" in str(outcome.result.reason)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_both_kinds_of_model_can_be_tuned(kind: str) -> None:
+    from chat_case import fresh
+
+    model = fresh(kind=kind, width=32)
+    state = torch.get_rng_state()
+    made = [REPAIRS[0].build().repair(model, trusted(40), None, run=Run(seed=1)).model.digest for _ in range(2)]
+    assert made[0] == made[1] != model.digest and torch.equal(torch.get_rng_state(), state)
