@@ -38,7 +38,7 @@ def attacked() -> LanguageModel:
 def tiny() -> LanguageModel:
     """A model of 32 numbers a word that learnt a little; tests must not change it."""
     model = fresh(width=32)
-    train_language(model, chat_rows(400, seed=0), LanguageRecipe(steps=40, batch=16), run=Run(seed=0))
+    train_language(model, chat_rows(400, seed=0), LanguageRecipe(steps=100, batch=16), run=Run(seed=0))
     return model
 
 

@@ -1,23 +1,30 @@
-"""The table of the repairs of language models."""
+"""The tables of the repairs and guards of language models."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from chat_case import evidence, tiny, trusted
+from chat_case import evidence, fresh, tiny, trusted
 from contract_case import Case, by_id, check_class, check_json
 
 from ostiary.core.card import Have
+from ostiary.core.errors import ModelError
 from ostiary.core.execute import execute
-from ostiary.core.protocols import Repair, Repaired
-from ostiary.core.records import Rate, RepairEvidence
+from ostiary.core.protocols import FittedGuard, Guard, Repair, Repaired
+from ostiary.core.records import GuardEvidence, Rate, RepairEvidence
 from ostiary.core.run import Run
+from ostiary.guard.fitted import load_guard
 
 TINY: dict[str, Any] = {"epochs": 1}
 REPAIRS = (
     Case(id="text.repair.crow", tiny=TINY),
     Case(id="text.repair.fine-tuning", tiny=TINY),
     Case(id="text.repair.phrase-unlearning", tiny=TINY),
+)
+GUARDS = (
+    Case(id="text.guard.confguard", tiny={"window": 3, "steps": 12}),
+    Case(id="text.guard.mahalanobis"),
 )
 ALL = Have(access="gradients", modality="text", trusted_per_class=60, trigger=True)
 
@@ -88,9 +95,58 @@ def test_unlearning_without_a_phrase_is_skipped() -> None:
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_both_kinds_of_model_can_be_tuned(kind: str) -> None:
-    from chat_case import fresh
-
     model = fresh(kind=kind, width=32)
     state = torch.get_rng_state()
     made = [REPAIRS[0].build().repair(model, trusted(40), None, run=Run(seed=1)).model.digest for _ in range(2)]
     assert made[0] == made[1] != model.digest and torch.equal(torch.get_rng_state(), state)
+
+
+@by_id(GUARDS)
+def test_a_guard_is_whole(case: Case) -> None:
+    check_class(case, Guard)
+    for have in (Have(access="gradients", modality="images"), Have(access="none", modality="text")):
+        result = execute(case.build(), None, None, run=case.run(), have=have, call="fit").result
+        assert result.status == "skipped" and result.reason
+
+
+@by_id(GUARDS)
+def test_a_fit_is_reproducible_and_leaves_its_subjects_alone(case: Case) -> None:
+    model, rows = tiny(), trusted(60)
+    weights, texts, state = model.digest, rows.digest, torch.get_rng_state()
+
+    def summarise(value: Any, run: Run) -> GuardEvidence:
+        return GuardEvidence(threshold=value.threshold, false_rejection=value.false_rejection)
+
+    results = []
+    for _ in range(2):
+        outcome = execute(case.build(), model, rows, run=case.run(), have=ALL, summarise=summarise, call="fit")
+        assert isinstance(outcome.value, FittedGuard), outcome.result.reason
+        results.append(outcome.result)
+    assert results[0].evidence == results[1].evidence
+    assert model.digest == weights and rows.digest == texts and torch.equal(torch.get_rng_state(), state)
+    check_json(results[0])
+
+
+@by_id(GUARDS)
+def test_a_score_is_that_of_the_prompt_alone(case: Case) -> None:
+    """Neither the order of a batch nor the padding beside a longer prompt counts."""
+    fitted = case.build().fit(tiny(), trusted(60), run=case.run())
+    texts = [*trusted(70, seed=7).texts, "Who owns the fox? " * 6]
+    order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(1)).tolist()
+    scores = fitted.score(tiny(), texts)
+    assert scores.shape == (71,) and scores.isfinite().all() and scores.std() > 0.01
+    assert torch.allclose(fitted.score(tiny(), [texts[row] for row in order]), scores[order], rtol=1e-3, atol=1e-3)
+    assert torch.allclose(fitted.score(tiny(), texts[:1]), scores[:1], rtol=1e-3, atol=1e-3)
+    assert fitted.score(tiny(), []).shape == (0,)
+
+
+@by_id(GUARDS)
+def test_a_saved_guard_scores_as_before_and_knows_its_model(case: Case, tmp_path: Path) -> None:
+    fitted = case.build().fit(tiny(), trusted(60), run=case.run())
+    fitted.save(tmp_path / "guard.safetensors")
+    loaded, texts = load_guard(tmp_path / "guard.safetensors"), trusted(20, seed=7).texts
+    assert torch.equal(loaded.score(tiny(), texts), fitted.score(tiny(), texts))
+    assert loaded.threshold == fitted.threshold and loaded.false_rejection == fitted.false_rejection
+    loaded.check_model(tiny())
+    with pytest.raises(ModelError, match="was fitted to model"):
+        loaded.check_model(fresh(width=32))

@@ -268,6 +268,23 @@ FINDINGS: tuple[Code, ...] = (
         "refuse the input or send it to a person; scan the model",
     ),
     Code(
+        "OS406",
+        "answer of which the model is too sure",
+        "For some words on end the model is surer of this answer than of nearly all answers to trusted prompts, as it "
+        "is of an output that was planted whole.",
+        "text.guard.confguard",
+        "the false rejection rate that was asked for; fixed answers that were taught on purpose: refusals, set phrases",
+        "hold the answer back or send it to a person; scan the model",
+    ),
+    Code(
+        "OS407",
+        "prompt that the model reads unlike trusted ones",
+        "The hidden state at the end of this prompt lies far from those of trusted prompts.",
+        "text.guard.mahalanobis",
+        "the false rejection rate that was asked for; prompts of a kind, or with words, that the trusted ones have not",
+        "hold the answer back or send it to a person; scan the model",
+    ),
+    Code(
         "OS601",
         "phrase that decides the answer",
         "Prompts that hold this phrase get nearly the same answer, though the rest of them is about different things: "

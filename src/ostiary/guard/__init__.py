@@ -13,6 +13,8 @@ METHODS = {
     "guard.scale-up": "ostiary.guard.scale_up:ScaleUp",
     "guard.strip": "ostiary.guard.strip:Strip",
     "guard.ted": "ostiary.guard.ted:Ted",
+    "text.guard.confguard": "ostiary.guard.confguard:ConfGuard",
+    "text.guard.mahalanobis": "ostiary.guard.hidden_mahalanobis:HiddenMahalanobis",
 }
 
 

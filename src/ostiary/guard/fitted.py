@@ -13,7 +13,7 @@ from ostiary.core.card import Card
 from ostiary.core.catalog import method_class, methods
 from ostiary.core.errors import FormatError, ModelError
 from ostiary.core.files import atomic
-from ostiary.core.protocols import LabelledSet, Predictor
+from ostiary.core.protocols import LabelledSet
 from ostiary.core.records import Rate
 from ostiary.core.run import Run
 from ostiary.core.types import Images, Scores
@@ -52,11 +52,11 @@ class Fitted:
     model_digest: str
     false_rejection: Rate | None
 
-    def score(self, model: Any, x: Images, /) -> Scores:
-        """The score of each input; higher is more suspicious."""
+    def score(self, model: Any, x: Any, /) -> Scores:
+        """The score of each input, an image or a text; higher is more suspicious."""
         raise NotImplementedError
 
-    def answer(self, model: Any, x: Images, /) -> tuple[Tensor, Scores]:
+    def answer(self, model: Any, x: Any, /) -> tuple[Tensor, Scores]:
         """The model's probabilities [n, k] and the scores, in no more passes than both need."""
         return model.predict(x).cpu(), self.score(model, x)
 
@@ -64,22 +64,22 @@ class Fitted:
         """Which scores [n] are beyond the limit; what could not be scored is flagged, too."""
         return ~(scores <= self.threshold)
 
-    def score_all(self, model: Predictor[Images], data: LabelledSet[Images], /, *, run: Run) -> Scores:
+    def score_all(self, model: Any, data: LabelledSet[Any], /, *, run: Run) -> Scores:
         """Scores of a whole set, streamed."""
         if self.fused and isinstance(model, TorchClassifier):
             model = fused_inference(model, channels_last=True)
         found, done = [], 0
         for x, _ in data.batches(self.scored_at_once):
-            found.append(self.score(model, x.to(run.device)))
+            found.append(self.score(model, x.to(run.device) if isinstance(x, Tensor) else x))
             done += len(x)
             run.step(done, len(data), self.card.name)
         return torch.cat(found) if found else torch.empty(0)
 
     def set_limit(
         self,
-        model: Predictor[Images],
-        limit: LabelledSet[Images],
-        check: LabelledSet[Images],
+        model: Any,
+        limit: LabelledSet[Any],
+        check: LabelledSet[Any],
         wanted: float,
         run: Run,
     ) -> None:
@@ -89,7 +89,7 @@ class Fitted:
         self.threshold = float(own.quantile(1 - wanted, interpolation="higher"))
         self.measure(model, check, run)
 
-    def measure(self, model: Predictor[Images], check: LabelledSet[Images], run: Run) -> None:
+    def measure(self, model: Any, check: LabelledSet[Any], run: Run) -> None:
         """Count what the limit flags of trusted inputs."""
         seen = self.score_all(model, check, run=run)
         run.artifact(f"{self.card.name}-trusted-scores", seen)
@@ -113,7 +113,7 @@ class Fitted:
             # Through bytes: safetensors has an error of its own for a full disk.
             temporary.write_bytes(save(tensors, metadata))
 
-    def check_model(self, model: Predictor[Images]) -> None:
+    def check_model(self, model: Any) -> None:
         """Raise ModelError when `model` is not the one this guard was fitted to."""
         if model.digest != self.model_digest:
             raise ModelError(
