@@ -1,4 +1,4 @@
-"""The tables of the repairs and guards of language models."""
+"""The tables of what looks at language models: repairs, guards, screeners of what one is to be fine-tuned on."""
 
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ from contract_case import Case, by_id, check_class, check_json
 from ostiary.core.card import Have
 from ostiary.core.errors import ModelError
 from ostiary.core.execute import execute
-from ostiary.core.protocols import FittedGuard, Guard, Repair, Repaired
-from ostiary.core.records import GuardEvidence, Rate, RepairEvidence
+from ostiary.core.protocols import DataDetector, FittedGuard, Guard, Repair, Repaired
+from ostiary.core.records import GuardEvidence, Rate, RepairEvidence, SampleEvidence
 from ostiary.core.run import Run
 from ostiary.guard.fitted import load_guard
+from ostiary.screen.summary import summariser
 
 TINY: dict[str, Any] = {"epochs": 1}
 REPAIRS = (
@@ -26,7 +27,8 @@ GUARDS = (
     Case(id="text.guard.confguard", tiny={"window": 3, "steps": 12}),
     Case(id="text.guard.mahalanobis"),
 )
-ALL = Have(access="gradients", modality="text", trusted_per_class=60, trigger=True)
+SCREENERS = (Case(id="text.screen.gradsentry"),)
+ALL = Have(access="gradients", modality="text", trusted_per_class=60, training_data=True, trigger=True)
 
 
 @by_id(REPAIRS)
@@ -150,3 +152,29 @@ def test_a_saved_guard_scores_as_before_and_knows_its_model(case: Case, tmp_path
     loaded.check_model(tiny())
     with pytest.raises(ModelError, match="was fitted to model"):
         loaded.check_model(fresh(width=32))
+
+
+@by_id(SCREENERS)
+def test_a_screener_is_whole(case: Case) -> None:
+    check_class(case, DataDetector)
+    for have in (Have(access="gradients", modality="images"), Have(access="none", modality="text", training_data=True)):
+        result = execute(case.build(), None, None, None, run=case.run(), have=have).result
+        assert result.status == "skipped" and result.reason
+
+
+@by_id(SCREENERS)
+def test_a_screener_scores_every_row_whatever_their_order(case: Case) -> None:
+    model, data, rows = tiny(), trusted(40, seed=3), trusted(60)
+    weights, method = model.digest, case.build()
+    outcomes = [
+        execute(method, one, model, rows, run=case.run(), have=ALL, summarise=summariser(one, method.card))
+        for one in (data, data.subset(list(range(40))[::-1]))
+    ]
+    for outcome in outcomes:
+        assert outcome.result.status == "ok", outcome.result.reason
+        evidence = outcome.result.evidence
+        assert isinstance(evidence, SampleEvidence) and evidence.n == evidence.scored == 40
+        assert evidence.examined == ("class:0",) and outcome.result.findings == ()
+        check_json(outcome.result)
+    assert torch.allclose(outcomes[0].value.scores, outcomes[1].value.scores.flip(0), atol=1e-4)
+    assert model.digest == weights

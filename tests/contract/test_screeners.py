@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from contract_case import EVERYTHING, Case, by_id, check_class, check_json, check_skips, disagreements, same_arrays
+from test_language_contracts import SCREENERS as OF_LANGUAGE
 from test_text_contracts import SCREENERS as OF_TEXTS
 
 from ostiary.core.execute import execute
@@ -75,7 +76,7 @@ def knowing_model(planted: ArraySet) -> TorchClassifier:
 
 
 def test_files_methods_and_rows_agree() -> None:
-    assert disagreements("screen", CASES + OF_TEXTS) == []
+    assert disagreements("screen", CASES + OF_TEXTS + OF_LANGUAGE) == []
 
 
 @by_id(CASES)

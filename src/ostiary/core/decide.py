@@ -166,6 +166,7 @@ TOLD = {
     "far": "lie far from the trusted ones",
     "kept": "keep their label while the model is confused",
     "share": "are more likely poison than not",
+    "wide": "pull the model in more directions than trusted ones do",
     "steady": "keep their prediction while features are dropped",
 }
 """What is said of the suspects of a class, by the first measure of the method's limits; else that they are a group."""
@@ -284,7 +285,8 @@ def decide(
         return tuple(_guard_finding(suspect, evidence, card) for suspect in evidence.suspects)
     else:
         return ()
-    if 2 * len(found) <= len(classes):
+    # Of prompts and answers, whose one class is all of them, a finding is no sign that all classes stand out.
+    if len(found) < 2 or 2 * len(found) <= len(classes):
         return tuple(found)
     top = max(found, key=lambda finding: (finding.level == "backdoor", finding.score or 0.0))
     whole = top.model_copy(

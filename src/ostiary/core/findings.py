@@ -331,4 +331,13 @@ FINDINGS: tuple[Code, ...] = (
         "try the phrase on the model yourself; do not use the model, or repair it with `ostiary repair`; screen the "
         "data that it was tuned on with `ostiary screen`",
     ),
+    Code(
+        "OS611",
+        "rows that pull a model in many directions",
+        "At the model before it is fine-tuned the gradients of these rows have more directions than those of trusted "
+        "rows: their answers do not follow from their prompts.",
+        "text.screen.gradsentry",
+        "rows of another task than the trusted ones; answers that are longer than theirs",
+        "read these rows in the report; leave them out (--export-kept) or ask who wrote them",
+    ),
 )
