@@ -102,7 +102,8 @@ def errors_and_states(model: LanguageModel, row: tuple[Sequence[int], Sequence[i
 def spectrum(errors: Tensor, states: Tensor) -> Tensor:
     """The singular values of the gradient errors^T states, from a matrix with no more rows than the answer has."""
     small = torch.linalg.qr(errors.T.double(), mode="r").R @ states.double()
-    return torch.linalg.svdvals(small)
+    found: Tensor = torch.linalg.svdvals(small)
+    return found
 
 
 def entropy(values: Tensor) -> float:
