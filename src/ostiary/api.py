@@ -155,8 +155,8 @@ def _screen_images(
 
 
 def repair_model(
-    model: TorchClassifier | str | Path,
-    trusted: ImageSet | str | Path | None,
+    model: TorchClassifier | LanguageModel | str | Path,
+    trusted: Data | str | Path | None,
     out: str | Path,
     *,
     scan: Path | str | None = None,
@@ -165,25 +165,36 @@ def repair_model(
     max_loss: float = 2.0,
     options: Options | None = None,
 ) -> Record:
-    """Write a repaired copy of `model` to `out` and scan it again; see `ostiary.repair.flow`."""
+    """Write a repaired copy of `model` to `out` and scan it again; see `ostiary.repair.flow` and `language_flow`."""
+    options = options or Options()
+    how: dict[str, Any] = {"scan": scan, "method": method, "params": params, "max_loss": max_loss, "options": options}
+    if (language := _language(model, options)) is not None:
+        from ostiary.repair.language_flow import prompts_of, repair_language
+
+        return repair_language(language, prompts_of(_prompts(trusted)), Path(out), **how)
     from ostiary.repair.flow import repair
 
-    options = options or Options()
-    return repair(
-        open_model(model, options),
-        None if trusted is None else open_set(trusted),
-        Path(out),
-        scan=scan,
-        method=method,
-        params=params,
-        max_loss=max_loss,
-        options=options,
-    )
+    if isinstance(trusted, TextSet):
+        raise DataError("the trusted samples are texts, the model takes images", hint="give a set of images")
+    images = None if trusted is None else open_set(trusted)
+    return repair(open_model(model, options), images, Path(out), **how)  # type: ignore[arg-type]
+
+
+def _language(model: object, options: Options) -> LanguageModel | None:
+    """The language model that is given, or that a path leads to; None for another."""
+    if isinstance(model, str | Path) and is_language_folder(Path(model)):
+        return load_language(model, device=options.device)
+    return model if isinstance(model, LanguageModel) else None
+
+
+def _prompts(trusted: Data | str | Path | None) -> Data | None:
+    """Trusted rows for a language model, opened where a path is given."""
+    return open_any(trusted, "chat") if isinstance(trusted, str | Path) else trusted
 
 
 def fit_guard(
-    model: TorchClassifier | str | Path,
-    trusted: ImageSet | str | Path,
+    model: TorchClassifier | LanguageModel | str | Path,
+    trusted: Data | str | Path,
     out: str | Path,
     *,
     method: str | None = None,
@@ -197,7 +208,12 @@ def fit_guard(
     from ostiary.guard.flow import fit
 
     options = options or Options()
-    return fit(open_model(model, options), open_set(trusted), Path(out), method=method, params=params, options=options)
+    how: dict[str, Any] = {"method": method, "params": params, "options": options}
+    if (language := _language(model, options)) is not None:
+        prompts = open_any(trusted, "chat") if isinstance(trusted, str | Path) else trusted
+        return fit(language, prompts, Path(out), **how)
+    images = open_set(trusted) if not isinstance(trusted, TextSet) else trusted
+    return fit(open_model(model, options), images, Path(out), **how)
 
 
 def harden_training(

@@ -12,6 +12,7 @@ FIT_EPILOG = """\b
 Examples:
   ostiary guard fit model.safetensors --trusted validation/ -o guard.safetensors
   ostiary guard fit model.safetensors --trusted digits --method strip -o guard.safetensors
+  ostiary guard fit tuned-model/ --trusted chats.jsonl -o guard.safetensors
   ostiary guard fit net.pth --arch wrn-16-1 --trusted test.parquet -o guard.safetensors
 """
 
@@ -61,7 +62,8 @@ def fit(ctx: click.Context, /, model: str, **o: Any) -> None:
     how = {key: o[key] for key in ("arch", "classes", "width", "normalize", "input_")}
     with call.options() as options:
         subject = common.open_model(model, call["device"], **how)
-        trusted = common.open_trusted(o["trusted"], o["limit"], call["seed"])
+        opened = common.open_prompts if common.is_language(model) else common.open_trusted
+        trusted = opened(o["trusted"], o["limit"], call["seed"])
         record = fit_guard(
             subject, trusted, o["out"], method=o["method"], params=parse_sets(o["sets"]), options=options
         )
@@ -83,13 +85,13 @@ def score(ctx: click.Context, /, data: str, **o: Any) -> None:
     from ostiary.core.seal import close_seal
 
     close_seal()
-    from ostiary.data import open_data
+    from ostiary.data import open_any
     from ostiary.guard.fitted import load_guard
     from ostiary.guard.flow import score as score_inputs
 
     how = {key: o[key] for key in ("arch", "classes", "width", "normalize", "input_")}
     with call.options() as options:
-        opened = open_data(data)
+        opened = open_any(data, "chat" if common.is_language(o["model"]) else None)
         guard = load_guard(Path(o["guard"]))
         subject = common.open_model(o["model"], call["device"], **how)
         record = score_inputs(subject, guard, opened, options=options)

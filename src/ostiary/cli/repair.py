@@ -13,6 +13,7 @@ Examples:
   ostiary repair model.safetensors --trusted digits --scan 3f9a12cd -o repaired.safetensors
   ostiary repair net.pth --arch wrn-16-1 --trusted test.parquet --method fine-pruning -o repaired.safetensors
   ostiary repair model.safetensors -o pruned.safetensors
+  ostiary repair tuned-model/ --trusted chats.jsonl -o repaired-model
 
 MODEL is scanned first unless --scan names a kept scan of it. A quarter of the trusted samples only measures; trusted
 samples that look planted are a caution (OS918). Without --trusted the weights alone are pruned, nothing is measured.
@@ -27,7 +28,7 @@ of the repaired model still finds something. Exit code 3: it could not be examin
     "--trusted", metavar="DATA", help="Samples you trust, with labels; without them the weights alone are pruned."
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Draw N of the trusted samples, class by class.")
-@click.option("-o", "out", metavar="NEW", required=True, help="Where the repaired model goes (safetensors).")
+@click.option("-o", "out", metavar="NEW", required=True, help="Where the repaired model goes (a file, or a folder).")
 @click.option("--scan", metavar="RUN", help="A kept scan of this very model (id or folder).")
 @click.option("--method", metavar="ID", help="Repair to use; without it the scan's result decides.")
 @click.option("--set", "sets", multiple=True, metavar="ID.KEY=VALUE", help="Set a parameter of the repair.")
@@ -49,7 +50,8 @@ def command(ctx: click.Context, /, model: str, **o: Any) -> None:
     how = {key: o[key] for key in ("arch", "classes", "width", "normalize", "input_")}
     with call.options() as options:
         subject = common.open_model(model, call["device"], **how)
-        trusted = common.open_trusted(o["trusted"], o["limit"], call["seed"])
+        opened = common.open_prompts if common.is_language(model) else common.open_trusted
+        trusted = opened(o["trusted"], o["limit"], call["seed"])
         record = repair_model(
             subject,
             trusted,

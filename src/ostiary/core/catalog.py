@@ -41,10 +41,13 @@ def methods(verb: str) -> dict[str, str]:
     return found
 
 
-def resolve(verb: str, name: str) -> str:
-    """The full id for a full or short name; raises ConfigError with a suggestion."""
-    known = methods(verb)
-    for candidate in (name, f"{verb}.{name}", f"text.{verb}.{name}"):
+def resolve(verb: str, name: str, *, text: bool = False) -> str:
+    """The full id for a full or short name, which with `text` is first that of a method for texts.
+
+    Raises ConfigError with a suggestion.
+    """
+    known, short_ids = methods(verb), (f"{verb}.{name}", f"text.{verb}.{name}")
+    for candidate in (name, *(short_ids[::-1] if text else short_ids)):
         if candidate in known:
             return candidate
     short = [key.removeprefix("text.").removeprefix(f"{verb}.") for key in known]

@@ -6,15 +6,18 @@ from typing import Any
 
 from ostiary.core.card import Have
 from ostiary.core.catalog import make, method_class, resolve
+from ostiary.core.errors import DataError
 from ostiary.core.files import refuse_existing
 from ostiary.core.protocols import FittedGuard
 from ostiary.core.records import GuardEvidence, Rate, Record, Suspect
 from ostiary.core.run import Run
 from ostiary.core.session import Options
-from ostiary.core.types import Images, Scores
-from ostiary.data import ImageSet
+from ostiary.core.types import Scores
+from ostiary.data import Data, TextSet
 from ostiary.inputs import check_shape, have_of, start
 from ostiary.models.classifier import TorchClassifier
+from ostiary.models.language import LanguageModel
+from ostiary.screen.summary import excerpt
 
 LISTED = 1000
 PREFERRED = ("mahalanobis", "strip")
@@ -22,8 +25,8 @@ PREFERRED = ("mahalanobis", "strip")
 
 
 def fit(
-    model: TorchClassifier,
-    trusted: ImageSet,
+    model: TorchClassifier | LanguageModel,
+    trusted: Data,
     out: Path,
     *,
     method: str | None,
@@ -32,19 +35,22 @@ def fit(
 ) -> Record:
     """Fit a guard on trusted samples and write it to `out`; raises OstiaryError for unusable inputs.
 
-    Without a `method` it is the first of `PREFERRED` whose needs are met.
+    Without a `method` it is the first of `PREFERRED` whose needs are met; of a language model that of its hidden state.
     """
     refuse_existing(out)
-    have = have_of(model, trusted)
-    if method is None:
+    text = isinstance(model, LanguageModel)
+    have = _have(model, trusted)
+    if method is None and text:
+        method = PREFERRED[0]
+    elif method is None:
         fitting = (name for name in PREFERRED if method_class("guard", name).card.needs.unmet(have) is None)
         method = next(fitting, PREFERRED[0])
-    chosen = resolve("guard", method)
-    extra = {resolve("guard", name): dict(values) for name, values in (params or {}).items()}
+    chosen = resolve("guard", method, text=text)
+    extra = {resolve("guard", name, text=text): dict(values) for name, values in (params or {}).items()}
     built = make("guard", chosen, extra.get(chosen, {}))
     session = start("guard", model, options, {"method": chosen}, [chosen], trusted=trusted)
 
-    def summarise(value: FittedGuard[Images], run: Run) -> GuardEvidence:
+    def summarise(value: FittedGuard[Any], run: Run) -> GuardEvidence:
         return GuardEvidence(threshold=value.threshold, false_rejection=value.false_rejection, artifact=value.card.name)
 
     outcome = session.execute(built, model, trusted, have=have, summarise=summarise, call="fit")
@@ -54,14 +60,28 @@ def fit(
     return session.finish()
 
 
-def score(model: TorchClassifier, guard: FittedGuard[Images], data: ImageSet, *, options: Options) -> Record:
-    """Score every sample of `data`; those above the guard's limit are findings; labels are not used.
+def _have(model: TorchClassifier | LanguageModel, data: Data) -> Have:
+    """What the planner may count on. Raises DataError where model and samples do not fit together."""
+    if isinstance(model, LanguageModel) and isinstance(data, TextSet):
+        return Have(access="gradients", modality="text", trusted_per_class=len(data))
+    if isinstance(model, LanguageModel) or isinstance(data, TextSet):
+        takes, given = ("prompts", "images") if isinstance(model, LanguageModel) else ("images", "texts")
+        raise DataError(f"the model takes {takes}, '{data.name}' holds {given}", hint=f"give a set of {takes}")
+    return have_of(model, data)
+
+
+def score(model: TorchClassifier | LanguageModel, guard: FittedGuard[Any], data: Data, *, options: Options) -> Record:
+    """Score every sample of `data`; those above the guard's limit are findings; labels and answers are not used.
 
     Raises as `check_model`, and DataError for images of another shape than the model's.
     """
     guard.check_model(model)
-    check_shape(model, data)
-    have = Have(access="gradients", modality="images", trusted_per_class=guard.card.needs.trusted_per_class)
+    modality = guard.card.needs.modality
+    if (modality == "text") != isinstance(data, TextSet):
+        raise DataError(f"the guard looks at {modality}, '{data.name}' holds none", hint="give inputs of the model")
+    if isinstance(model, TorchClassifier) and not isinstance(data, TextSet):
+        check_shape(model, data)
+    have = Have(access="gradients", modality=modality, trusted_per_class=guard.card.needs.trusted_per_class)
     session = start("guard", model, options, {"method": guard.card.id}, [guard.card.id], data=data)
 
     def summarise(scores: Scores, run: Run) -> GuardEvidence:
@@ -73,7 +93,7 @@ def score(model: TorchClassifier, guard: FittedGuard[Images], data: ImageSet, *,
             false_rejection=guard.false_rejection,
             flagged=Rate(k=len(rows), n=len(scores)),
             suspects=tuple(
-                Suspect(id=data.ids[row], label=int(data.labels[row]), score=float(scores[row]))
+                Suspect(id=data.ids[row], label=int(data.labels[row]), score=float(scores[row]), **excerpt(data, row))
                 for row in rows[:LISTED].tolist()
             ),
             artifact=guard.card.name,

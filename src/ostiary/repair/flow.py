@@ -159,7 +159,7 @@ def gentler(method: str) -> str:
     default: dict[str, Any] = {
         field.name: field.default for field in dataclasses.fields(method_class("repair", method))
     }
-    name = f"--set {method.partition('.')[2]}"
+    name = f"--set {method.rpartition('.')[2]}"
     if "tolerance" in default:
         return f"change less, as in {name}.tolerance={default['tolerance'] / 2:g}"
     if "u" in default:

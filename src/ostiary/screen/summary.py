@@ -38,7 +38,7 @@ def suspects_of(found: SampleScores, data: LabelledSet[Any], card: Card) -> np.n
     return np.asarray(found.suspected & np.isin(data.labels.numpy(), flagged))
 
 
-def _words(data: LabelledSet[Any], row: int) -> dict[str, str]:
+def excerpt(data: LabelledSet[Any], row: int) -> dict[str, str]:
     """What a text and its answer begin with; nothing where samples are no texts."""
     if not isinstance(data, TextSet):
         return {}
@@ -71,7 +71,7 @@ def _summarise(found: SampleScores, data: LabelledSet[Any], card: Card, run: Run
                 label=int(data.labels[row]),
                 score=float(scores[row]),
                 nearest=data.ids[found.nearest[int(row)]] if int(row) in found.nearest else None,
-                **_words(data, int(row)),
+                **excerpt(data, int(row)),
             )
             for row in listed
         ),
