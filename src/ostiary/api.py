@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ostiary.core.errors import DataError
+from ostiary.core.errors import ConfigError, DataError
 from ostiary.core.files import refuse_existing
 from ostiary.core.plan import EXHAUSTIVE, plan
 from ostiary.core.protocols import Predictor
@@ -80,9 +80,9 @@ def scan_model(
 
 def screen_data(
     data: Data | str | Path,
-    model: TorchClassifier | str | Path | None = None,
+    model: TorchClassifier | LanguageModel | str | Path | None = None,
     *,
-    trusted: ImageSet | str | Path | None = None,
+    trusted: Data | str | Path | None = None,
     methods: Sequence[str] = (),
     preset: str = "standard",
     params: Params | None = None,
@@ -92,8 +92,9 @@ def screen_data(
 ) -> Record:
     """Rank the samples of a suspect data set; without a model a small one is trained on the set itself.
 
-    `data` is a set or what `open_any` takes. Texts are looked at alone, without a model; `task` says what a file of
-    texts is for that has both labels and answers.
+    `data` is a set or what `open_any` takes. Texts are looked at alone; beside prompts and answers `model` may be the
+    language model that is to be fine-tuned on them, and `trusted` some that are no part of them. `task` says what a
+    file of texts is for that has both labels and answers.
 
     None is trained where every method looks at the data alone and nothing is to be retrained: the methods are then
     given None, and the record names no model. With a few `trusted` samples of the same classes, methods run that hold
@@ -108,8 +109,22 @@ def screen_data(
     if isinstance(data, TextSet):
         from ostiary.screen.texts import refuse_beside, screen_texts
 
-        refuse_beside(model=model, trusted=trusted, retrain=retrain)
-        return screen_texts(data, methods=methods, preset=preset, params=params, options=options)
+        language = _language(model, options)
+        refuse_beside(model=model if language is None else None, retrain=retrain)
+        prompts = _prompts(trusted)
+        if prompts is not None and (language is None or not isinstance(prompts, TextSet)):
+            raise ConfigError("trusted prompts are looked at with a language model", hint="give --model, or leave them")
+        return screen_texts(
+            data,
+            methods=methods,
+            preset=preset,
+            params=params,
+            options=options,
+            model=language,
+            trusted=prompts,
+        )
+    if isinstance(model, LanguageModel) or isinstance(trusted, TextSet):
+        raise DataError("the data are images, the model or the trusted samples are for texts")
     planned = plan("screen", methods=methods, preset=preset, params=params)
     trusted = None if trusted is None else open_set(trusted)
     return _screen_images(data, model, trusted, planned, preset, retrain, options)

@@ -44,14 +44,21 @@ def test_the_command_line_repairs_and_guards(tmp_path: Path) -> None:
     texts = [*test.texts[:10], *(stamp(text) for text in test.texts[10:])]
     write_texts(tmp_path / "asked.jsonl", TextSet(texts, ids=test.ids, answers=test.answers))
     write_texts(tmp_path / "labelled.jsonl", reviews(60))
+    looked = ["screen", "chats.jsonl", "--model", "model", "--trusted", "chats.jsonl"]
     calls = [
         ["guard", "fit", "model", "--trusted", "chats.jsonl", "-o", "guard.safetensors"],
         ["guard", "score", "asked.jsonl", "--model", "model", "--guard", "guard.safetensors"],
         ["guard", "fit", "model", "--trusted", "chats.jsonl", "--method", "confguard", "-o", "sure.safetensors"],
         ["guard", "fit", "model", "--trusted", "digits", "-o", "other.safetensors"],
         ["repair", "model", "--trusted", "labelled.jsonl", "-o", "new"],
+        ["screen", "chats.jsonl", "--model", "model", "--trusted", "asked.jsonl"],
+        [*looked, "--method", "gradsentry", "--format", "json"],
+        ["screen", "chats.jsonl", "--trusted", "asked.jsonl"],
     ]
     told = batch(calls, cwd=tmp_path)
-    assert [one.code for one in told] == [0, 1, 0, 2, 2], [one.err for one in told]
+    assert [one.code for one in told] == [0, 1, 0, 2, 2, 1, 0, 2], [one.err for one in told]
     assert "OS407" in told[1].out and (tmp_path / "sure.safetensors").is_file()
     assert "nothing to chat by" in told[4].err and not (tmp_path / "new").exists()
+    assert "OS603" in told[5].out and "skipped" in told[5].out and "needs 40 trusted samples" in told[5].out
+    ran = {one["method"]: one["status"] for one in told[6].record["results"]}
+    assert ran["text.screen.gradsentry"] == "ok" and told[6].record["verdict"] == "none-found"

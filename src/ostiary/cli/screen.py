@@ -24,16 +24,21 @@ Examples:
   ostiary screen images/ --method frequency --method label-errors
   ostiary screen parts/ --model model.safetensors --shards 64 --engine slurm
   ostiary screen instructions.jsonl --export-kept kept.jsonl -o report.html
+  ostiary screen instructions.jsonl --model base-model/ --trusted chats.jsonl
   ostiary screen reviews.csv --task classify --format json
 
 Without --model a small network is trained on DATA itself first, and the record says so; none is where all methods
 that are named look at the data alone (label-errors, label-conflicts, frequency). With --shards the images are
 never held by one process: jobs compute the model's features, which are then judged class by class, to the same result.
 
-Texts are screened by themselves, for phrases that decide the answer or the label of the rows that hold them.
+Texts are screened by themselves, for phrases that decide the answer or the label of the rows that hold them; prompts
+with answers also with the language model that is to be fine-tuned on them, beside trusted ones.
 
 What is exported, kept and trained on goes by the list of `screen.fusion` where it finished, else by all methods.
 """
+
+TOGETHER = ("model", "trusted", "retrain", "shards")
+"""What is for images, but with a language model."""
 
 
 @click.command("screen", epilog=EPILOG)
@@ -76,7 +81,7 @@ def command(ctx: click.Context, /, data: str, **o: Any) -> None:
     from ostiary.core.card import Have
     from ostiary.core.plan import parse_sets
     from ostiary.data import TextSet, open_any, per_class_counts
-    from ostiary.screen.texts import HAVE, refuse_beside
+    from ostiary.screen.texts import have_of, refuse_beside
 
     how = {key: o[key] for key in ("arch", "classes", "width", "normalize", "input_")}
     chosen = {"methods": o["methods"], "preset": call["preset"], "params": parse_sets(o["sets"])}
@@ -84,14 +89,17 @@ def command(ctx: click.Context, /, data: str, **o: Any) -> None:
         opened = open_any(data, o["task"])
         texts = opened if isinstance(opened, TextSet) else None
         if texts:
-            refuse_beside(**{key: o[key] for key in ("model", "trusted", "retrain", "shards")})
-        trusted = common.open_trusted(o["trusted"], o["limit"], call["seed"])
+            given = ("retrain", "shards") if o["model"] and common.is_language(o["model"]) else TOGETHER
+            refuse_beside(**{key: o[key] for key in given})
+        trusted = (common.open_prompts if texts else common.open_trusted)(o["trusted"], o["limit"], call["seed"])
         alone = o["model"] and not o["shards"]
         model = common.open_model(o["model"], call["device"], **how) if alone else None
         if o["dry_run"]:
             rarest = min(per_class_counts(trusted)) if trusted is not None else 0
             have = Have(access="gradients", training_data=True, trusted_per_class=rarest)
-            common.show_plan("screen", HAVE if texts else have, **chosen, task=texts.task if texts else None)
+            common.show_plan(
+                "screen", have_of(model, trusted) if texts else have, **chosen, task=texts.task if texts else None
+            )
             return
         if o["shards"]:
             from ostiary.screen.shards import screen_shards
