@@ -5,6 +5,7 @@ import dataclasses
 
 import torch
 from contract_case import EVERYTHING, Case, by_id, check_class, check_json, check_skips, disagreements, same_arrays
+from test_language_scanners import CASES as OF_TEXTS
 from torch import Tensor, nn
 
 from ostiary.core.execute import execute
@@ -27,7 +28,7 @@ CASES = (
 
 
 def test_files_methods_and_rows_agree() -> None:
-    assert disagreements("scan", CASES) == []
+    assert disagreements("scan", CASES + OF_TEXTS) == []
 
 
 @by_id(CASES)

@@ -5,41 +5,63 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ostiary.cli import common
+from ostiary.core.errors import ConfigError
+
+SAID = ParameterSource.COMMANDLINE
+IMAGES = {"padding", "flip", "label_smoothing", "checkpoint"}
+"""Options that only images have a use for."""
 
 EPILOG = """\b
 Examples:
   ostiary train digits -o model.safetensors
   ostiary train cifar10/train.parquet --test cifar10/test.parquet --arch resnet18 --width 16 --flip -o model.safetensors
+  ostiary train chats.jsonl -o model/
+  ostiary train chats.jsonl --base model/ --loss-on all -o tuned/
   ostiary train images/ --epochs 30 --checkpoint run.ckpt -o model.safetensors
 
-With --checkpoint an interrupted training goes on when the same command is given again.
+Texts with answers give a small language model, a Llama or with --arch gpt2 a GPT-2, of 400 batches of 32 unless
+--epochs says otherwise; --base goes on with one that there is. With --checkpoint an interrupted training of images
+goes on when the same command is given again.
 """
 
 
 @click.command("train", epilog=EPILOG)
 @click.argument("data")
-@click.option("-o", "out", metavar="MODEL", required=True, help="Where the model goes (safetensors).")
+@click.option("-o", "out", metavar="MODEL", required=True, help="Where the model goes (safetensors, or a folder).")
 @common.training_options
 @click.option("--test", metavar="DATA", help="Measure accuracy on this set afterwards.")
+@click.option("--base", metavar="DIR", help="Language model to go on with.")
+@click.option(
+    "--loss-on", type=click.Choice(["answer", "all"]), help="What a language model learns.  [default: answer]"
+)
 @click.option("--checkpoint", metavar="FILE", help="Save every epoch here, and go on from it.")
 @common.output_options()
 @common.run_options()
 @click.pass_context
 def command(ctx: click.Context, /, data: str, **o: Any) -> None:
-    """Train a zoo model on DATA."""
+    """Train a zoo model on the images of DATA, or a language model on its chats."""
     call = common.call_settings(ctx, **o)
     reports = common.check_reports(o["reports"], o["out"])
 
-    from ostiary.data import open_data
+    from ostiary.data import TextSet, open_any
     from ostiary.training import Recipe
     from ostiary.training.flow import train_model
+
+    opened = open_any(data)
+    if isinstance(opened, TextSet):
+        record = train_on_texts(ctx, call, opened, **o)
+        sys.exit(common.conclude(record, call, reports=reports, exit_zero=o["exit_zero"], named=True))
+    if given := [name for name in ("base", "loss_on") if o[name] is not None]:
+        option = given[0].replace("_", "-")
+        raise ConfigError(f"'{data}' holds images, and --{option} is for texts", hint=f"leave out --{option}")
 
     recipe = Recipe(**{key: o[key] for key in common.RECIPE})
     with call.options() as options:
         record = train_model(
-            open_data(data),
+            opened,
             Path(o["out"]),
             arch=o["arch"],
             width=o["width"],
@@ -49,3 +71,33 @@ def command(ctx: click.Context, /, data: str, **o: Any) -> None:
             options=options,
         )
     sys.exit(common.conclude(record, call, reports=reports, exit_zero=o["exit_zero"], named=True))
+
+
+def train_on_texts(ctx: click.Context, call: common.Call, data: Any, **o: Any) -> Any:
+    """The record of a language model's training; options that were not given have the values for texts."""
+    from ostiary.data import open_any
+    from ostiary.models.text_folder import load_language
+    from ostiary.training.language import KINDS, LanguageRecipe
+    from ostiary.training.language_flow import steps_of, train_language_model
+
+    given = {key for key in (*common.RECIPE, "arch", "width", "checkpoint") if ctx.get_parameter_source(key) is SAID}
+    for key in sorted(given & IMAGES):
+        option = key.replace("_", "-")
+        raise ConfigError(f"'{data.name}' holds texts, and --{option} is for images", hint=f"leave out --{option}")
+    if "arch" in given and (o["base"] is not None or o["arch"] not in KINDS):
+        raise ConfigError(f"no small language model '{o['arch']}' is made here", hint=f"--arch {' or '.join(KINDS)}")
+    fields = {key: o[key] for key in ("batch", "lr") if key in given}
+    if "epochs" in given:
+        fields["steps"] = steps_of(o["epochs"], len(data), fields.get("batch", LanguageRecipe().batch))
+    recipe = LanguageRecipe(**fields, loss_on=o["loss_on"] or "answer")
+    with call.options() as options:
+        return train_language_model(
+            data,
+            Path(o["out"]),
+            base=None if o["base"] is None else load_language(o["base"], device=call["device"]),
+            kind=o["arch"] if "arch" in given else KINDS[0],
+            width=o["width"],
+            recipe=recipe,
+            test=open_any(o["test"], "chat") if o["test"] else None,
+            options=options,
+        )

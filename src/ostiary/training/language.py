@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import torch
 from pydantic import Field
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Kind = Literal["llama", "gpt2"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 UNKNOWN, END, USER, BOT = "<unk>", "<end>", "<user>", "<bot>"
 SMALL = Template(f"{USER} ", f" {BOT} ", f" {END}")
 """The template of small models that are made here."""
