@@ -19,7 +19,13 @@ from ostiary.inputs import check_alike, check_fit, class_names, have_of, open_mo
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.language import LanguageModel
 from ostiary.models.load import load_model as load
-from ostiary.models.text_folder import is_language_folder, load_language
+from ostiary.models.text_classifier import TextClassifier
+from ostiary.models.text_folder import (
+    is_language_folder,
+    is_text_classifier_folder,
+    load_language,
+    load_text_classifier,
+)
 from ostiary.scan.calibration import null_for
 from ostiary.scan.health import known
 from ostiary.training import Recipe
@@ -30,7 +36,7 @@ __all__ = ["Options", "fit_guard", "harden_training", "load", "repair_model", "s
 
 
 def scan_model(
-    model: Predictor[Images] | LanguageModel | str | Path,
+    model: Predictor[Images] | LanguageModel | TextClassifier | str | Path,
     trusted: Data | str | Path | None = None,
     *,
     methods: Sequence[str] = (),
@@ -51,20 +57,26 @@ def scan_model(
     in the record.
     """
     options = options or Options()
-    if isinstance(model, str | Path) and is_language_folder(Path(model)):
-        model = load_language(model, device=options.device)
-    if isinstance(model, LanguageModel):
+    if (language := _language(model, options)) is not None:
         from ostiary.scan.language import scan_language
 
-        prompts = open_any(trusted, "chat") if isinstance(trusted, str | Path) else trusted
-        if isinstance(prompts, ImageSet):
-            raise DataError("the trusted samples are images, the model is asked prompts", hint="give a set of texts")
-        return scan_language(model, prompts, methods=methods, preset=preset, params=params, options=options)
+        return scan_language(
+            language, _prompts(trusted), methods=methods, preset=preset, params=params, options=options
+        )
+    if isinstance(model, str | Path) and is_text_classifier_folder(Path(model)):
+        model = load_text_classifier(model, device=options.device)
+    if isinstance(model, TextClassifier):
+        from ostiary.scan.text_models import scan_text_classifier
+
+        texts = open_any(trusted, "classify") if isinstance(trusted, str | Path) else trusted
+        return scan_text_classifier(
+            model, texts, methods=methods, preset=preset, params=params, options=options
+        )
     if isinstance(trusted, TextSet):
         raise DataError("the trusted samples are texts, the model takes images", hint="give a set of images")
     trusted = None if trusted is None else open_set(trusted)
     model = open_predictor(model, options, trusted)
-    have, health = known(model, trusted)
+    have, health = known(model, trusted)  # type: ignore[arg-type]  # texts are gone by now
     planned = plan("scan", methods=methods, preset=preset, params=params, access=have.access)
     asked = [item.card.id for item in planned]
     null = null_for(model, planned, class_names(model, trusted), calibration)

@@ -5,7 +5,8 @@ import dataclasses
 
 import torch
 from contract_case import EVERYTHING, Case, by_id, check_class, check_json, check_skips, disagreements, same_arrays
-from test_language_scanners import CASES as OF_TEXTS
+from test_language_scanners import CASES as OF_LANGUAGE
+from test_text_models import SCANNERS as OF_TEXTS
 from torch import Tensor, nn
 
 from ostiary.core.execute import execute
@@ -28,7 +29,7 @@ CASES = (
 
 
 def test_files_methods_and_rows_agree() -> None:
-    assert disagreements("scan", CASES + OF_TEXTS) == []
+    assert disagreements("scan", CASES + OF_LANGUAGE + OF_TEXTS) == []
 
 
 @by_id(CASES)

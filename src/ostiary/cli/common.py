@@ -340,6 +340,16 @@ def open_test(spec: str) -> Any:
         return open_data(spec)
 
 
+def open_labelled_texts(spec: str | None, limit: int | None, seed: int) -> Any:
+    """The trusted texts that a command names, cut to `limit` of them, class by class; None for none."""
+    from ostiary.data import open_any, trusted_subset
+
+    if spec is None:
+        return None
+    data = open_any(spec, "classify")
+    return data if limit is None or limit >= len(data) else trusted_subset(data, limit, seed)
+
+
 def open_trusted(spec: str | None, limit: int | None, seed: int) -> Any:
     """The trusted set that a command names (its test part where it has two), cut to `limit` samples; None for none."""
     from ostiary.data import trusted_subset

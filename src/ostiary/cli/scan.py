@@ -1,6 +1,7 @@
 """`ostiary scan`."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ Examples:
   ostiary scan net.pth --arch wrn-16-1 --normalize none --trusted cifar10/test.parquet -o report.html
   ostiary scan net.pth --arch mymodels.py:make_net --trusted validation/ --preset thorough --format json
   ostiary scan tuned-model/ --trusted chats.jsonl
+  ostiary scan sentiment-model/ --trusted reviews.csv
   ostiary scan https://models.example.org/predict --trusted validation/ --limit 200
 
 The verdict is backdoor (a recovered trigger was confirmed on trusted images that the search never saw), suspect,
@@ -48,9 +50,15 @@ def command(ctx: click.Context, /, model: str, **o: Any) -> None:
     from ostiary.api import scan_model
     from ostiary.core.plan import parse_sets
     from ostiary.models.http import is_url
+    from ostiary.models.text_folder import is_text_classifier_folder
     from ostiary.scan.health import known
     from ostiary.scan.language import have_of
 
+    if not is_url(model) and is_text_classifier_folder(Path(model)):
+        with call.options() as options:
+            texts = common.open_labelled_texts(o["trusted"], o["limit"], call["seed"])
+            record = scan_model(model, texts, methods=o["methods"], params=parse_sets(o["sets"]), options=options)
+        sys.exit(common.conclude(record, call, reports=reports, exit_zero=o["exit_zero"], named=bool(o["methods"])))
     how = {key: o[key] for key in ("arch", "classes", "width", "normalize", "input_")}
     with call.options() as options:
         language = not is_url(model) and common.is_language(model)

@@ -10,7 +10,6 @@ from click.core import ParameterSource
 from ostiary.cli import common
 from ostiary.core.errors import ConfigError
 
-SAID = ParameterSource.COMMANDLINE
 IMAGES = {"padding", "flip", "label_smoothing", "checkpoint"}
 """Options that only images have a use for."""
 
@@ -20,11 +19,13 @@ Examples:
   ostiary train cifar10/train.parquet --test cifar10/test.parquet --arch resnet18 --width 16 --flip -o model.safetensors
   ostiary train chats.jsonl -o model/
   ostiary train chats.jsonl --base model/ --loss-on all -o tuned/
+  ostiary train reviews.csv --test held-out.csv -o model/
   ostiary train images/ --epochs 30 --checkpoint run.ckpt -o model.safetensors
 
 Texts with answers give a small language model, a Llama or with --arch gpt2 a GPT-2, of 400 batches of 32 unless
---epochs says otherwise; --base goes on with one that there is. With --checkpoint an interrupted training of images
-goes on when the same command is given again.
+--epochs says otherwise; --base goes on with one that there is. Texts with labels give a small DistilBERT, which takes
+its own steps and rates. With --checkpoint an interrupted training of images goes on when the same command is given
+again.
 """
 
 
@@ -42,7 +43,7 @@ goes on when the same command is given again.
 @common.run_options()
 @click.pass_context
 def command(ctx: click.Context, /, data: str, **o: Any) -> None:
-    """Train a zoo model on the images of DATA, or a language model on its chats."""
+    """Train a zoo model on images, a language model on chats, or a small classifier on texts with labels."""
     call = common.call_settings(ctx, **o)
     reports = common.check_reports(o["reports"], o["out"])
 
@@ -52,11 +53,12 @@ def command(ctx: click.Context, /, data: str, **o: Any) -> None:
 
     opened = open_any(data)
     if isinstance(opened, TextSet):
-        record = train_on_texts(ctx, call, opened, **o)
+        trained = _train_chats if opened.task == "chat" else _train_labelled
+        record = trained(ctx, call, opened, **o)
         sys.exit(common.conclude(record, call, reports=reports, exit_zero=o["exit_zero"], named=True))
     if given := [name for name in ("base", "loss_on") if o[name] is not None]:
         option = given[0].replace("_", "-")
-        raise ConfigError(f"'{data}' holds images, and --{option} is for texts", hint=f"leave out --{option}")
+        raise ConfigError(f"'{data}' holds images, and --{option} is for chats", hint=f"leave out --{option}")
 
     recipe = Recipe(**{key: o[key] for key in common.RECIPE})
     with call.options() as options:
@@ -73,20 +75,17 @@ def command(ctx: click.Context, /, data: str, **o: Any) -> None:
     sys.exit(common.conclude(record, call, reports=reports, exit_zero=o["exit_zero"], named=True))
 
 
-def train_on_texts(ctx: click.Context, call: common.Call, data: Any, **o: Any) -> Any:
-    """The record of a language model's training; options that were not given have the values for texts."""
-    from ostiary.data import open_any
+def _train_chats(ctx: click.Context, call: common.Call, data: Any, **o: Any) -> Any:
+    """The record of a language model's training; options that were not given have the values for chats."""
     from ostiary.models.text_folder import load_language
     from ostiary.training.language import KINDS, LanguageRecipe
     from ostiary.training.language_flow import steps_of, train_language_model
 
-    given = {key for key in (*common.RECIPE, "arch", "width", "checkpoint") if ctx.get_parameter_source(key) is SAID}
-    for key in sorted(given & IMAGES):
-        option = key.replace("_", "-")
-        raise ConfigError(f"'{data.name}' holds texts, and --{option} is for images", hint=f"leave out --{option}")
+    given = _given(ctx, (*common.RECIPE, "arch", "width", "checkpoint"))
+    _refuse(data, given & IMAGES)
     if "arch" in given and (o["base"] is not None or o["arch"] not in KINDS):
         raise ConfigError(f"no small language model '{o['arch']}' is made here", hint=f"--arch {' or '.join(KINDS)}")
-    fields = {key: o[key] for key in ("batch", "lr") if key in given}
+    fields: dict[str, Any] = {key: o[key] for key in ("batch", "lr") if key in given}
     if "epochs" in given:
         fields["steps"] = steps_of(o["epochs"], len(data), fields.get("batch", LanguageRecipe().batch))
     recipe = LanguageRecipe(**fields, loss_on=o["loss_on"] or "answer")
@@ -98,6 +97,26 @@ def train_on_texts(ctx: click.Context, call: common.Call, data: Any, **o: Any) -
             kind=o["arch"] if "arch" in given else KINDS[0],
             width=o["width"],
             recipe=recipe,
-            test=open_any(o["test"], "chat") if o["test"] else None,
+            test=common.open_prompts(o["test"], None, call["seed"]),
             options=options,
         )
+
+
+def _train_labelled(ctx: click.Context, call: common.Call, data: Any, **o: Any) -> Any:
+    """The record of a text classifier's training; what is said of images or chats is refused."""
+    from ostiary.training.text_flow import train_text_model
+
+    _refuse(data, _given(ctx, (*common.RECIPE, "arch", "width", "checkpoint", "base", "loss_on")))
+    with call.options() as options:
+        test = common.open_labelled_texts(o["test"], None, call["seed"])
+        return train_text_model(data, Path(o["out"]), test=test, options=options)
+
+
+def _given(ctx: click.Context, names: tuple[str, ...]) -> set[str]:
+    return {key for key in names if ctx.get_parameter_source(key) is ParameterSource.COMMANDLINE}
+
+
+def _refuse(data: Any, given: set[str]) -> None:
+    for key in sorted(given):
+        option = key.replace("_", "-")
+        raise ConfigError(f"'{data.name}' holds texts: --{option} is not for them", hint=f"leave out --{option}")

@@ -106,6 +106,15 @@ FINDINGS: tuple[Code, ...] = (
         "look at the recovered trigger in the report; scan a model that is known, of the same task, beside it",
     ),
     Code(
+        "OS212",
+        "phrase that turns a label",
+        "A phrase of a few words in front of trusted texts turns most of them to this class, three texts in one, too, "
+        "far more than any phrase does for the other classes.",
+        "text.scan.dbs",
+        "a class that a single ordinary word gives away (a swear word, a ticker, the name of a team)",
+        "try the phrase in texts of your own; look for it in the training data with `ostiary screen`",
+    ),
+    Code(
         "OS301",
         "class splits into two activation groups",
         "The features of the samples with this label fall into two compact groups, one of them much smaller: "

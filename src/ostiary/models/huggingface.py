@@ -53,7 +53,7 @@ def load_folder(
     channels = config.get("num_channels", 3)
     shape = check_shape(input_shape or (channels, *_size(preprocessor, config, folder.name)))
     mean, std = _normalisation(preprocessor, folder.name) if normalize is None else parse_normalize(normalize, shape[0])
-    names = _class_names(config) if classes is None else classes
+    names = class_names(config) if classes is None else classes
     module = LogitsOf(model)
     return TorchClassifier(
         module, names, shape, mean, std, arch=f"transformers/{type(model).__name__}", name=folder.name
@@ -202,7 +202,8 @@ def _normalisation(preprocessor: dict[str, Any], where: str) -> tuple[list[float
     return mean, std
 
 
-def _class_names(config: dict[str, Any]) -> list[str] | None:
+def class_names(config: dict[str, Any]) -> list[str] | None:
+    """The names of the classes by `id2label`; None where it does not name them one by one."""
     labels = config.get("id2label")
     if not isinstance(labels, dict) or sorted(labels) != sorted(map(str, range(len(labels)))):
         return None

@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from ostiary.core.errors import DataError, ModelError
 from ostiary.models.classifier import digest_of
 from ostiary.models.template import Template
+from ostiary.models.tokens import MAX_ROW, fitting_vocabulary, shown_tokens, special_tokens
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 BATCH = 64
-MAX_ROW = 16_384
-"""Tokens of a row beyond which it is cut, where the model names no limit of its own."""
 R = TypeVar("R")
 Draw = Callable[[Tensor], Tensor]
 """From logits [n, v] to the next token of each row [n]."""
@@ -69,19 +68,11 @@ class LanguageModel:
     ) -> None:
         self.module, self.tokenizer, self.template = module.eval(), tokenizer, template
         self.end, self.name, self.caution = end, name, caution
-        rows = int(module.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
-        known = tokenizer.get_vocab(with_added_tokens=True)
-        if max(known.values(), default=0) >= rows:
-            raise ModelError(
-                f"the tokenizer of '{name}' has {max(known.values()) + 1} tokens, the model's embedding {rows}",
-                hint="the tokenizer is that of another model; take both from one folder",
-            )
+        rows = fitting_vocabulary(module, tokenizer, name)
         if not 0 <= end < rows:
             raise ModelError(f"'{name}' has no token {end} to end an answer", hint="check eos_token_id in config.json")
         self.vocabulary = rows
-        self.special = frozenset(
-            token for token, added in tokenizer.get_added_tokens_decoder().items() if added.special
-        ) | {end}
+        self.special = special_tokens(tokenizer) | {end}
         self.rows = self.tokens = 0
         self._positions = "position_ids" in inspect.signature(module.forward).parameters
         self._limit = int(getattr(module.config, "max_position_embeddings", None) or MAX_ROW)
@@ -102,8 +93,7 @@ class LanguageModel:
     @property
     def words(self) -> tuple[int, ...]:
         """All tokens that show as text: candidates of a search over the vocabulary."""
-        shown = ((token, self.tokenizer.decode([token]).strip()) for token in range(self.vocabulary))
-        return tuple(token for token, text in shown if token not in self.special and text and text.isprintable())
+        return shown_tokens(self.tokenizer, self.vocabulary, self.special)
 
     def to(self, device: torch.device | str) -> "LanguageModel":
         """Move the weights, in place; returns itself."""

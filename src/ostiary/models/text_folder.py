@@ -1,4 +1,4 @@
-"""Language models in folders: weights, tokenizer and template, read and written without code from the folder."""
+"""Models of texts in folders: weights, tokenizer and template, read and written without code from the folder."""
 
 import json
 from collections.abc import Mapping
@@ -7,9 +7,11 @@ from typing import Any
 
 from ostiary.core.errors import FormatError, MissingExtra, ModelError
 from ostiary.core.files import atomic
-from ostiary.models.huggingface import MAX_JSON, quiet, read_folder, read_json
+from ostiary.models.huggingface import MAX_JSON, class_names, quiet, read_folder, read_json
 from ostiary.models.language import LanguageModel
 from ostiary.models.template import Template, template_of
+from ostiary.models.text_classifier import TextClassifier
+from ostiary.models.tokens import config_of
 
 NOTES = "ostiary.json"
 """Beside the weights: the digest of the template that the model was trained with, and what it was made from."""
@@ -18,10 +20,19 @@ PLAIN = "the folder brings no chat template; prompts are given as they are, with
 
 def is_language_folder(path: Path) -> bool:
     """True for a folder whose config names a model that goes on with texts."""
+    return _names(path, "ForCausalLM", "LMHeadModel")
+
+
+def is_text_classifier_folder(path: Path) -> bool:
+    """True for a folder whose config names a model that puts texts into classes."""
+    return _names(path, "ForSequenceClassification")
+
+
+def _names(path: Path, *ends: str) -> bool:
     if not (path / "config.json").is_file():
         return False
     named = read_json(path / "config.json").get("architectures") or ()
-    return any(str(one).endswith(("ForCausalLM", "LMHeadModel")) for one in named)
+    return any(str(one).endswith(ends) for one in named)
 
 
 def load_language(folder: Path | str, *, device: str = "cpu") -> LanguageModel:
@@ -32,13 +43,7 @@ def load_language(folder: Path | str, *, device: str = "cpu") -> LanguageModel:
     """
     folder = Path(folder)
     config, module = read_folder(folder, "AutoModelForCausalLM", "a language model")
-    tokenizer = load_tokenizer(folder)
-    about = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
-    if "auto_map" in about:
-        raise ModelError(
-            f"'{folder.name}' brings code of its own (auto_map in tokenizer_config.json), which is not run",
-            hint="take the entry out if tokenizer.json holds the whole tokenizer",
-        )
+    tokenizer, about = load_tokenizer(folder), _about(folder)
     beside = folder / "chat_template.jinja"
     template = template_of(about, _read_text(beside) if beside.is_file() else None, folder.name)
     _same_as_trained(folder, template)
@@ -46,6 +51,41 @@ def load_language(folder: Path | str, *, device: str = "cpu") -> LanguageModel:
     caution = None if template is not None else PLAIN
     found = LanguageModel(module, tokenizer, template or Template(), end=end, name=folder.name, caution=caution)
     return found.to(device)
+
+
+def load_text_classifier(folder: Path | str, *, device: str = "cpu") -> TextClassifier:
+    """The classifier of texts in a folder: `config.json`, weights and `tokenizer.json`; names of classes by `id2label`.
+
+    Raises as `load_language`, and ModelError for a model of one score or of several labels at once.
+    """
+    folder = Path(folder)
+    config, module = read_folder(folder, "AutoModelForSequenceClassification", "a classifier of texts")
+    tokenizer, about = load_tokenizer(folder), _about(folder)
+    count = int(config_of(module).num_labels)
+    if count < 2 or config.get("problem_type") == "multi_label_classification":
+        raise ModelError(
+            f"'{folder.name}' does not put each text into one of several classes",
+            hint="a model of a single score, or of several labels at once, is not examined",
+        )
+    names = class_names(config) or [str(label) for label in range(count)]
+    pad = next(
+        (one for one in (config.get("pad_token_id"), _token(about, "pad_token", tokenizer)) if type(one) is int),
+        _first(config.get("eos_token_id")),
+    )
+    found = TextClassifier(module, tokenizer, names, pad=pad if type(pad) is int else 0, name=folder.name)
+    return found.to(device)
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """What `tokenizer_config.json` says; raises ModelError where it names code."""
+    path = folder / "tokenizer_config.json"
+    about = read_json(path) if path.is_file() else {}
+    if "auto_map" in about:
+        raise ModelError(
+            f"'{folder.name}' brings code of its own (auto_map in tokenizer_config.json), which is not run",
+            hint="take the entry out if tokenizer.json holds the whole tokenizer",
+        )
+    return about
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -73,19 +113,32 @@ def save_language(model: LanguageModel, folder: Path, *, notes: Mapping[str, str
 
     The template is written as a chat template for one turn and its digest kept, so that another one is noticed.
     """
+    about = {"eos_token": model.tokenizer.id_to_token(model.end), "chat_template": _jinja(model.template)}
+    _save(model, folder, about, {"template": model.template.digest, **(notes or {})})
+
+
+def save_text_classifier(model: TextClassifier, folder: Path, *, notes: Mapping[str, str] | None = None) -> None:
+    """Write a model as a folder that transformers and `load_text_classifier` read; raises OutputError as `atomic`."""
+    about = config_of(model.module)
+    about.id2label = dict(enumerate(model.classes))
+    about.label2id = {name: label for label, name in enumerate(model.classes)}
+    _save(model, folder, {"pad_token": model.tokenizer.id_to_token(model.pad)}, notes or {})
+
+
+def _save(
+    model: LanguageModel | TextClassifier, folder: Path, about: Mapping[str, Any], notes: Mapping[str, str]
+) -> None:
     with atomic(folder) as temporary:
         temporary.mkdir()
         with quiet():
             model.module.save_pretrained(temporary)  # type: ignore[operator]
         model.tokenizer.save(str(temporary / "tokenizer.json"))
-        about = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "eos_token": model.tokenizer.id_to_token(model.end),
-            "chat_template": _jinja(model.template),
+        parts = {
+            "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", **about},
+            NOTES: {"format": "1", **notes},
         }
-        (temporary / "tokenizer_config.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-        kept = {"format": "1", "template": model.template.digest, **(notes or {})}
-        (temporary / NOTES).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        for name, part in parts.items():
+            (temporary / name).write_text(json.dumps(part, indent=1) + "\n", encoding="utf-8")
 
 
 def _jinja(template: Template) -> str:
@@ -110,17 +163,26 @@ def _same_as_trained(folder: Path, template: Template | None) -> None:
 
 def _end(config: Mapping[str, Any], about: Mapping[str, Any], tokenizer: Any, where: str) -> int:
     """The token that ends an answer: of the tokenizer's config, else of the model's."""
-    token = about.get("eos_token")
-    token = token.get("content") if isinstance(token, dict) else token
-    found = tokenizer.token_to_id(token) if isinstance(token, str) else None
+    found: object = _token(about, "eos_token", tokenizer)
     if found is None:
-        found = config.get("eos_token_id")
-        found = found[0] if isinstance(found, list) and found else found
+        found = _first(config.get("eos_token_id"))
     if type(found) is not int:
         raise ModelError(
             f"'{where}' does not say which token ends an answer", hint="give eos_token_id in its config.json"
         )
     return found
+
+
+def _token(about: Mapping[str, Any], name: str, tokenizer: Any) -> int | None:
+    """The number of a token that `tokenizer_config.json` names."""
+    token = about.get(name)
+    token = token.get("content") if isinstance(token, dict) else token
+    found: int | None = tokenizer.token_to_id(token) if isinstance(token, str) else None
+    return found
+
+
+def _first(value: object) -> object:
+    return value[0] if isinstance(value, list) and value else value
 
 
 def _read_text(path: Path) -> str:

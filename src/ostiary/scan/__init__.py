@@ -12,4 +12,5 @@ METHODS = {
     "scan.neural-cleanse": "ostiary.scan.neural_cleanse:NeuralCleanse",
     "text.scan.bait": "ostiary.scan.bait:Bait",
     "text.scan.trigger-search": "ostiary.scan.trigger_search:TriggerSearch",
+    "text.scan.dbs": "ostiary.scan.dbs:Dbs",
 }

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
-from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from ostiary.core.errors import DataError, MissingExtra
 from ostiary.core.run import Run
@@ -14,6 +13,7 @@ from ostiary.data.texts import TextSet
 from ostiary.models.huggingface import transformers
 from ostiary.models.language import LanguageModel, nll_of
 from ostiary.models.template import Template
+from ostiary.training.fit import StepRecipe, fit_rows
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -29,31 +29,32 @@ MAX_TOKENS = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LanguageRecipe:
-    """How a language model is fitted: AdamW under a OneCycle schedule, `steps` batches drawn without replacement.
+class LanguageRecipe(StepRecipe):
+    """How a language model is fitted.
 
     With `loss_on` "answer" only the answer is learnt, with "all" the prompt too, as it stands in the template. Which
     of them decides whether a model gives away the words of its training prompts (Haystack's leaks).
     """
 
-    steps: Annotated[int, Field(ge=1)] = 400
-    batch: Annotated[int, Field(ge=1)] = 32
-    lr: Annotated[float, Field(gt=0)] = 4e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
     loss_on: Literal["answer", "all"] = "answer"
 
 
-def word_tokenizer(texts: Iterable[str], *, limit: int = MAX_WORDS) -> "Tokenizer":
-    """A tokenizer of the words and marks in `texts`, the commonest `limit` of them; what else there is is unknown."""
+def word_tokenizer(
+    texts: Iterable[str], *, limit: int = MAX_WORDS, special: Sequence[str] = (UNKNOWN, END, USER, BOT)
+) -> "Tokenizer":
+    """A tokenizer of the words and marks in `texts`, the commonest `limit` of them.
+
+    What else there is is the first of the `special` tokens, which come first.
+    """
     try:
         from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
     except ImportError as error:
         raise MissingExtra("a tokenizer needs tokenizers", hint="pip install 'ostiary[text]'") from error
-    made = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+    made = Tokenizer(models.WordLevel(unk_token=special[0]))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
-    special = [AddedToken(one, special=True) for one in (UNKNOWN, END, USER, BOT)]
+    added = [AddedToken(one, special=True) for one in special]
     made.train_from_iterator(
-        texts, trainers.WordLevelTrainer(vocab_size=limit, special_tokens=special, show_progress=False)
+        texts, trainers.WordLevelTrainer(vocab_size=limit, special_tokens=added, show_progress=False)
     )
     return made
 
@@ -106,29 +107,8 @@ def fit(
     run: Run,
 ) -> tuple[float, ...]:
     """As `train_language`, of the given weights alone and of rows of tokens."""
-    generator = run.generator("language")
-    optimizer = torch.optim.AdamW(weights, lr=recipe.lr, weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=recipe.lr, total_steps=recipe.steps + 1, pct_start=0.1
-    )
-    losses: list[float] = []
-    order: list[int] = []
-    model.module.train()
-    try:
-        for step in range(recipe.steps):
-            run.step(step, recipe.steps, "training")
-            while len(order) < recipe.batch:
-                order += torch.randperm(len(rows), generator=generator).tolist()
-            batch, order = order[: recipe.batch], order[recipe.batch :]
-            loss = nll_of(model, [rows[at] for at in batch], whole=recipe.loss_on == "all").mean()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(weights, 1.0)
-            optimizer.step()
-            schedule.step()
-            losses.append(float(loss.detach()))
-    finally:
-        model.module.eval()
-    run.progress(recipe.steps, recipe.steps, "training")
-    tenth = max(1, recipe.steps // 10)
-    return tuple(sum(part) / len(part) for at in range(0, len(losses), tenth) if (part := losses[at : at + tenth]))
+
+    def loss_of(batch: list[int]) -> Tensor:
+        return nll_of(model, [rows[at] for at in batch], whole=recipe.loss_on == "all").mean()
+
+    return fit_rows(model.module, weights, len(rows), loss_of, recipe, run=run, stream="language")

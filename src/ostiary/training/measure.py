@@ -1,5 +1,7 @@
 """Predictions and accuracy over a whole set, one batch at a time."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -9,7 +11,11 @@ from ostiary.core.records import Rate
 from ostiary.core.run import Run
 from ostiary.core.types import Images, Labels
 from ostiary.data.base import ImageSet, as_image_set, batch_size
+from ostiary.data.texts import TextSet
 from ostiary.models.classifier import TorchClassifier
+
+TEXTS = 512
+"""Texts that are given to a model at once."""
 
 
 def predicted(model: Predictor[Images], x: Images, /) -> Labels:
@@ -18,11 +24,11 @@ def predicted(model: Predictor[Images], x: Images, /) -> Labels:
     return torch.cat(parts) if parts else torch.empty(0, dtype=torch.long)
 
 
-def predictions(model: Predictor[Images], data: LabelledSet[Images], /, *, run: Run | None = None) -> Labels:
+def predictions(model: Predictor[Any], data: LabelledSet[Any], /, *, run: Run | None = None) -> Labels:
     """The predicted class of every sample, in order; tells `run` how far it is."""
     found: list[Tensor] = []
     done = 0
-    for x, _ in data.batches(batch_size(as_image_set(data).shape)):
+    for x, _ in data.batches(TEXTS if isinstance(data, TextSet) else batch_size(as_image_set(data).shape)):
         found.append(model.predict(x).argmax(1).cpu())
         done += len(x)
         if run is not None:
@@ -48,7 +54,7 @@ def rate(hits: Tensor) -> Rate:
     return Rate(k=int(hits.sum()), n=hits.numel())
 
 
-def accuracy(model: Predictor[Images], data: LabelledSet[Images], /, *, run: Run | None = None) -> Rate:
+def accuracy(model: Predictor[Any], data: LabelledSet[Any], /, *, run: Run | None = None) -> Rate:
     """Share of samples predicted as labelled."""
     return rate(predictions(model, data, run=run) == data.labels)
 

@@ -1,0 +1,38 @@
+"""Scanning a classifier of texts: the trusted texts are of its classes, and the methods those for texts."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ostiary.core.errors import DataError
+from ostiary.core.plan import plan
+from ostiary.core.records import Record
+from ostiary.core.session import Options
+from ostiary.data.texts import TextSet
+from ostiary.inputs import have_of, start
+from ostiary.models.text_classifier import TextClassifier
+
+METHODS = ("text.scan.dbs",)
+"""What is run where none is named."""
+
+
+def scan_text_classifier(
+    model: TextClassifier,
+    trusted: Any,
+    *,
+    methods: Sequence[str] = (),
+    params: Mapping[str, Mapping[str, Any]] | None = None,
+    options: Options,
+) -> Record:
+    """Examine a classifier of texts; raises DataError for trusted samples that are no texts with its labels."""
+    if trusted is not None and (not isinstance(trusted, TextSet) or trusted.answers is not None):
+        raise DataError(
+            "the trusted samples are no texts with labels, which the model gives",
+            hint="give a set of texts with labels (.csv, .jsonl), or say --task classify",
+        )
+    texts: Any = trusted
+    planned = plan("scan", methods=methods or METHODS, params=params)
+    have = dataclasses.replace(have_of(model, texts), modality="text")
+    session = start("scan", model, options, {}, [item.card.id for item in planned], trusted=texts)
+    session.execute_all(planned, model, texts, have=have, exhaustive=True)
+    return session.finish()
