@@ -69,9 +69,7 @@ def scan_model(
         from ostiary.scan.text_models import scan_text_classifier
 
         texts = open_any(trusted, "classify") if isinstance(trusted, str | Path) else trusted
-        return scan_text_classifier(
-            model, texts, methods=methods, preset=preset, params=params, options=options
-        )
+        return scan_text_classifier(model, texts, methods=methods, preset=preset, params=params, options=options)
     if isinstance(trusted, TextSet):
         raise DataError("the trusted samples are texts, the model takes images", hint="give a set of images")
     trusted = None if trusted is None else open_set(trusted)

@@ -141,7 +141,7 @@ def start(
         session.caution("OS922", f"the model carries {beside}, and is judged with them")
     if arch and is_user_arch(arch):
         session.caution("OS907", f"the architecture '{arch}' is the user's own code and was run")
-    if trusted is not None and not isinstance(trusted, TextSet):
+    if trusted is not None and (model is None or model.classes):
         try:
             _check_trusted(session, model, trusted)
         except KeyboardInterrupt:
@@ -160,7 +160,7 @@ def class_names(model: Any, data: Data | None) -> tuple[str, ...]:
     return () if model is None else tuple(model.classes)
 
 
-def _check_trusted(session: Session, model: Predictor[Any] | None, trusted: ImageSet) -> None:
+def _check_trusted(session: Session, model: Any, trusted: Data) -> None:
     rarest, k = min(per_class_counts(trusted)), len(trusted.classes)
     if rarest < FEW_TRUSTED:
         session.caution("OS901", f"the rarest class has {rarest} trusted samples; rates measured on them are wide")

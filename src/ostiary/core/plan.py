@@ -57,6 +57,7 @@ TEXTS: dict[str, dict[str, dict[str, Preset]]] = {
             "standard": {"text.scan.bait": {}, "text.scan.trigger-search": {}},
             "thorough": {"text.scan.bait": {}, "text.scan.trigger-search": {"width": 6, "aims": 3, "leaks": 500}},
         },
+        "classify": {name: {"text.scan.dbs": {}} for name in PRESETS["scan"]},
     },
     "screen": {
         "chat": {

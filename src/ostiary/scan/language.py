@@ -8,7 +8,7 @@ from ostiary.core.errors import DataError
 from ostiary.core.plan import EXHAUSTIVE, plan
 from ostiary.core.records import Record
 from ostiary.core.session import Options
-from ostiary.data.texts import TextSet
+from ostiary.data import Data, ImageSet
 from ostiary.inputs import start
 from ostiary.models.language import LanguageModel
 
@@ -16,8 +16,10 @@ FEW = 40
 """Trusted prompts below which what is held out gives wide intervals."""
 
 
-def have_of(trusted: TextSet | None) -> Have:
-    """What the planner may count on. Raises DataError for trusted rows without answers."""
+def have_of(trusted: Data | None) -> Have:
+    """What the planner may count on. Raises DataError for images, and for trusted rows without answers."""
+    if isinstance(trusted, ImageSet):
+        raise DataError("the trusted samples are images, a language model is asked prompts", hint="give a set of texts")
     if trusted is not None and trusted.task != "chat":
         raise DataError(
             f"'{trusted.name}' has labels, a language model is asked prompts",
@@ -28,7 +30,7 @@ def have_of(trusted: TextSet | None) -> Have:
 
 def scan_language(
     model: LanguageModel,
-    trusted: TextSet | None,
+    trusted: Data | None,
     *,
     methods: Sequence[str],
     preset: str,

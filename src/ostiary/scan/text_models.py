@@ -12,16 +12,14 @@ from ostiary.data.texts import TextSet
 from ostiary.inputs import have_of, start
 from ostiary.models.text_classifier import TextClassifier
 
-METHODS = ("text.scan.dbs",)
-"""What is run where none is named."""
-
 
 def scan_text_classifier(
     model: TextClassifier,
     trusted: Any,
     *,
-    methods: Sequence[str] = (),
-    params: Mapping[str, Mapping[str, Any]] | None = None,
+    methods: Sequence[str],
+    preset: str,
+    params: Mapping[str, Mapping[str, Any]] | None,
     options: Options,
 ) -> Record:
     """Examine a classifier of texts; raises DataError for trusted samples that are no texts with its labels."""
@@ -31,8 +29,9 @@ def scan_text_classifier(
             hint="give a set of texts with labels (.csv, .jsonl), or say --task classify",
         )
     texts: Any = trusted
-    planned = plan("scan", methods=methods or METHODS, params=params)
+    planned = plan("scan", methods=methods, preset=preset, params=params, task="classify")
     have = dataclasses.replace(have_of(model, texts), modality="text")
-    session = start("scan", model, options, {}, [item.card.id for item in planned], trusted=texts)
+    config = {"preset": preset, "task": "classify"}
+    session = start("scan", model, options, config, [item.card.id for item in planned], trusted=texts)
     session.execute_all(planned, model, texts, have=have, exhaustive=True)
     return session.finish()

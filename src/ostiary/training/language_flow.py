@@ -12,6 +12,7 @@ from ostiary.core.files import refuse_existing
 from ostiary.core.records import Rate, RatesEvidence, Record
 from ostiary.core.run import Run
 from ostiary.core.session import Options
+from ostiary.data.text_files import open_texts
 from ostiary.data.texts import TextSet
 from ostiary.inputs import start
 from ostiary.models.language import LanguageModel
@@ -55,7 +56,7 @@ def exact_match(model: LanguageModel, test: TextSet) -> Rate:
 
 
 def train_language_model(
-    data: TextSet,
+    data: TextSet | Path,
     out: Path,
     *,
     base: LanguageModel | None = None,
@@ -72,6 +73,7 @@ def train_language_model(
     """
     options = options or Options()
     refuse_existing(out)
+    data = open_texts(data, "chat") if isinstance(data, Path) else data
     for part in (data, test):
         if part is not None and part.answers is None:
             raise DataError(f"'{part.name}' has labels, a language model learns answers", hint="say --task chat")
