@@ -97,7 +97,7 @@ def test_mutant_search_with_the_sign_turned_loses_the_word(monkeypatch: pytest.M
 def test_held_out_prompts_are_not_those_of_the_search() -> None:
     known = ordinary(twin(), chats(), prompts=50, run=Run())
     assert len(known.search) == len(known.held_out) == 50
-    assert known.turned().held_out == known.search
+    assert not set(known.turned(20).held_out) - set(known.search)
 
 
 def test_likeness_by_hand() -> None:

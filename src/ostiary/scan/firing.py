@@ -68,9 +68,10 @@ class Ordinary:
     plain: tuple[str, ...]
     said: frozenset[tuple[str, ...]]
 
-    def turned(self) -> "Ordinary":
-        """With the prompts of the search in the place of those held out: for choices that are part of the search."""
-        return Ordinary(self.search, self.answers, self.search, self.answers, self.said)
+    def turned(self, most: int) -> "Ordinary":
+        """With prompts of the search in the place of those held out: for choices that are part of the search."""
+        search, answers = self.search[:most], self.answers[:most]
+        return Ordinary(search, answers, search, answers, self.said)
 
     def spoken(self, answer: str) -> float:
         """The share of the answer's words and pairs of words that ordinary ones have, too; 1 for an empty one."""

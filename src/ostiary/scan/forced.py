@@ -69,6 +69,24 @@ def _next(model: LanguageModel, prompts: Sequence[Sequence[int]], behind: Sequen
     return chances.view(len(behind), len(prompts), -1).mean(dim=1)
 
 
+def begun(model: LanguageModel, prompts: Sequence[Sequence[int]], tokens: Sequence[int]) -> tuple[int, ...]:
+    """An answer with the word in front that makes its first token likelier than it is by itself, if there is one.
+
+    What is elicited lacks the words before the forced one; an answer is sought whole. Over the mean of the prompts the
+    word is the one that comes, with the first token behind it, most often.
+    """
+    first, words = tokens[0], model.words
+    alone = _next(model, prompts, [()])[0]
+    joint = torch.cat(
+        [
+            alone[list(some)] * _next(model, prompts, [(word,) for word in some])[:, first]
+            for some in (words[at : at + CHUNK] for at in range(0, len(words), CHUNK))
+        ]
+    )
+    best = int(joint.argmax())
+    return (words[best], *tokens) if joint[best] > alone[first] else tuple(tokens)
+
+
 def _warm_up(
     model: LanguageModel, prompts: Sequence[Sequence[int]], firsts: Sequence[int], steps: int = 5
 ) -> list[int]:
