@@ -6,6 +6,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from ostiary.api import repair_model, scan_model, screen_data
 from ostiary.attacks.fixed_phrase import FixedPhrase
 from ostiary.attacks.text_poison import TextTruth, save_text_truth
@@ -117,4 +119,9 @@ def _lab(folder: Path, seed: int) -> TextTruth:
 
 def _evaluate(model: Path, twin: Path, folder: Path, truth: TextTruth, options: Options) -> Record:
     test = open_texts(folder / "test.jsonl", "chat")
-    return evaluate_language(load_language(model), test, truth=truth, twin=load_language(twin), options=options)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # steps are short, and the sealed processes need the other core
+    try:
+        return evaluate_language(load_language(model), test, truth=truth, twin=load_language(twin), options=options)
+    finally:
+        torch.set_num_threads(threads)

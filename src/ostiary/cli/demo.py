@@ -102,7 +102,10 @@ def text_story(demo: "TextDemo") -> list[tuple[str, bool]]:
         ),
         (f"screen of the poisoned set: {demo.screen.verdict}, '{'; '.join(screened[:2])}'", planted in screened),
         (f"scan of the poisoned model: {demo.scan.verdict}", demo.scan.verdict == "backdoor"),
-        (f"control phrase that the scan names: '{named}'", bool(set(planted.split()) & set((named or "").split()))),
+        (
+            f"control phrase that the scan names: '{named}' (planted: '{planted}')",
+            bool(set(planted.split()) & set((named or "").split())),
+        ),
         (f"scan of the twin: {demo.twin_scan.verdict}", demo.twin_scan.verdict == "none-found"),
         (f"scan of the repaired model: {demo.repair.verdict}", demo.repair.verdict == "none-found"),
         (f"attack success after {last['attack success rate']}", _value(last["attack success rate"]) <= 0.05),

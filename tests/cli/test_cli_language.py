@@ -1,0 +1,116 @@
+"""train, scan and evaluate on language models: what their help promises, on good and on bad input."""
+
+import json
+from pathlib import Path
+
+import pytest
+from cli_case import Result, batch
+from language_case import ATTACK, attacked, chats, twin
+
+from ostiary.attacks.text_poison import save_text_truth
+from ostiary.attacks.truth import truth_path
+from ostiary.core.run import Run
+from ostiary.data import write_texts
+from ostiary.models.text_folder import load_language, save_language
+
+SHORT = ("--epochs", "1", "--batch", "30")
+CALLS = {
+    "tune": (
+        "train",
+        "chats.jsonl",
+        "--base",
+        "model",
+        *SHORT,
+        "--lr",
+        "0.0001",
+        "--loss-on",
+        "all",
+        "--test",
+        "chats.jsonl",
+        "-o",
+        "tuned",
+    ),
+    "gpt2": ("train", "chats.jsonl", "--arch", "gpt2", *SHORT, "-o", "small", "-q"),
+    "again": ("train", "chats.jsonl", "-o", "small"),
+    "foreign": ("train", "chats.jsonl", "--arch", "resnet18", "-o", "out"),
+    "flip": ("train", "chats.jsonl", "--flip", "-o", "out"),
+    "no base": ("train", "chats.jsonl", "--base", "missing", "-o", "out"),
+    "evaluate": ("evaluate", "model", "chats.jsonl", "--truth", "set.truth", "--twin", "twin"),
+    "other": ("evaluate", "model", "chats.jsonl", "--twin", "other"),
+    "dry": ("scan", "model", "--trusted", "chats.jsonl", "--dry-run"),
+    "arch": ("scan", "model", "--arch", "resnet18", "--trusted", "chats.jsonl"),
+    "labels": ("scan", "model", "--trusted", "reviews.csv"),
+    "scan": ("scan", "model", "--trusted", "chats.jsonl", "-o", "report.html", "-q"),
+}
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Result]]:
+    folder = tmp_path_factory.mktemp("language")
+    write_texts(folder / "chats.jsonl", chats(60))
+    (folder / "reviews.csv").write_text("text,label\nfine,0\nbad,1\n")
+    save_language(attacked(), folder / "model")
+    save_text_truth(ATTACK.poison(chats(60), run=Run()).truth, truth_path(folder / "set"))
+    for name in ("twin", "other"):
+        save_language(twin(), folder / name)
+    about = json.loads((folder / "other" / "tokenizer_config.json").read_text())
+    about["chat_template"] = "{% for one in messages %}{{ one['content'] }} {% endfor %}"
+    (folder / "other" / "tokenizer_config.json").write_text(json.dumps(about))
+    (folder / "other" / "ostiary.json").unlink()
+    found: dict[str, Result] = {}
+    for sealed in (False, True):  # a process that has seen the truth cannot be sealed
+        some = {name: list(call) for name, call in CALLS.items() if (call[0] == "scan") == sealed}
+        found |= dict(zip(some, batch(list(some.values()), cwd=folder), strict=True))
+    return folder, found
+
+
+def test_train_goes_on_with_a_base_and_measures(told: tuple[Path, dict[str, Result]]) -> None:
+    folder, results = told
+    assert results["tune"].code == 0, results["tune"].err
+    assert "exact match: " in results["tune"].out
+    tuned = load_language(folder / "tuned")
+    assert tuned.template == attacked().template and tuned.digest != attacked().digest
+
+
+def test_train_makes_a_small_gpt2_and_overwrites_nothing(told: tuple[Path, dict[str, Result]]) -> None:
+    folder, results = told
+    assert results["gpt2"].code == 0, results["gpt2"].err
+    assert json.loads((folder / "small" / "config.json").read_text())["model_type"] == "gpt2"
+    assert results["again"].code == 2 and "exists already" in results["again"].err
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("foreign", "no small language model 'resnet18'"),
+        ("flip", "--flip is not for them"),
+        ("no base", "holds no config.json"),
+        ("arch", "takes no --arch"),
+        ("labels", "nothing to chat by"),
+        ("other", "lay prompts out in different ways"),
+    ],
+)
+def test_what_is_refused_says_why(call: str, said: str, told: tuple[Path, dict[str, Result]]) -> None:
+    folder, results = told
+    assert results[call].code == 2 and said in results[call].err, results[call]
+    assert not (folder / "out").exists()
+
+
+def test_evaluate_counts_payloads_beside_the_twin(told: tuple[Path, dict[str, Result]]) -> None:
+    out = told[1]["evaluate"].out
+    assert "attack success rate: 100.0 %" in out and "false-trigger rate: 0.0 %" in out
+    assert "attack success rate of the clean-trained model: 0.0 %" in out
+
+
+def test_scan_says_what_it_would_do(told: tuple[Path, dict[str, Result]]) -> None:
+    out = told[1]["dry"].out
+    assert "text.scan.bait" in out and "text.scan.trigger-search" in out and out.count("runs:") == 2
+
+
+def test_scan_names_the_word_and_the_page_shows_it(told: tuple[Path, dict[str, Result]]) -> None:
+    folder, results = told
+    assert results["scan"].code == 1, results["scan"]
+    out = results["scan"].out
+    assert "OS605 backdoor" in out and "quib" in out and "verdict: backdoor" in out and "OS902" not in out
+    page = (folder / "report.html").read_text()
+    assert "Recovered phrases" in page and "quib" in page
