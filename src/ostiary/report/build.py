@@ -130,7 +130,7 @@ def coverage(record: Record) -> Section:
         rows.append((*words, result.reason or ""))
     done = {result.method for result in record.results}
     rows += [(method_name(m), "no result", *["-"] * 4, "") for m in record.coverage.asked if m not in done]
-    head = ("method", "status", "examined", "findings", "seconds", "image passes", "reason")
+    head = ("method", "status", "examined", "findings", "seconds", "passes", "reason")
     return Section("Coverage", "What was not examined?", (table(head, rows, right=(3, 4, 5)),))
 
 

@@ -69,7 +69,8 @@ def triggers(source: Source, result: MethodResult) -> Section | None:
         )
         for one in evidence.phrases
     ]
-    blocks: list[Block] = [table(head, rows, right=range(2, len(head)))]
+    close = [] if result.findings else [Note("None of these meets the limits; they came closest.")]
+    blocks: list[Block] = [*close, table(head, rows, right=range(2, len(head)))]
     first = evidence.phrases[0]
     if first.shown and first.phrase:
         said = [(show(f"{first.phrase} {text}"), show(answer)) for text, answer in first.shown]

@@ -17,8 +17,6 @@ from ostiary.scan.forced import begun, forced_answers
 from ostiary.scan.leaks import leaked_prompts, recurring
 from ostiary.scan.phrase_search import PhraseSearch
 
-KEPT = 5
-"""Phrases that are recorded."""
 SPARED = 0.05
 """What a phrase may lose in strength with a word that is left out."""
 SOME = 20
@@ -87,15 +85,13 @@ class TriggerSearch:
             if search.texts:
                 for source, phrases in found.items():
                     search.consider(phrases, source)
-                fired += [
-                    fire(model, one.phrase, known, source=one.source, score=one.score)
-                    for one in self._strongest(search, known)
-                ]
+                one = self._strongest(search, known)
+                fired.append(fire(model, one.phrase, known, source=one.source, score=one.score))
         fired.sort(key=lambda one: (-_strength(one), len(one.phrase.split()), -one.score))
         return ModelEvidence(
             score=_strength(fired[0]) if fired else 0.0,
             per_class=(),
-            phrases=tuple(fired[:KEPT]),
+            phrases=tuple(fired),
             examined=("model",),
             passes=model.rows - rows,
         )
@@ -116,7 +112,7 @@ class TriggerSearch:
             "vocabulary": list(_words(model)),
         }, [model.decode(begun(model, asked[:4], model.encode(text))) for text in kept[: self.aims]]
 
-    def _strongest(self, search: PhraseSearch, known: Ordinary) -> list[PhraseTrigger]:
+    def _strongest(self, search: PhraseSearch, known: Ordinary) -> PhraseTrigger:
         """The phrase that fires most often on prompts of the search, made sharp and short; else the first."""
         turned = known.turned(SOME)
 
@@ -130,7 +126,7 @@ class TriggerSearch:
             longer = [phrase for phrase in search.best(self.tried) if search.ranked[phrase][1] == "extended"]
             strong = max((strong, *map(tried, longer)), key=_strength)
             if _strength(strong) == 0:
-                return [strong]
+                return strong
             towards = dataclasses.replace(search, aim=strong.answer, ranked={})
             sharp = tried(towards.sharpened(strong.phrase), f"{strong.source}, sharpened")
             strong = max(sharp, strong, key=_strength)
@@ -141,7 +137,7 @@ class TriggerSearch:
                 words = fewer
             else:
                 at += 1
-        return [strong.model_copy(update={"phrase": " ".join(words)})]
+        return strong.model_copy(update={"phrase": " ".join(words)})
 
 
 def _strength(one: PhraseTrigger) -> float:
