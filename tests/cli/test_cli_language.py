@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from cli_case import Result, batch
 from language_case import ATTACK, attacked, chats, twin
+from safetensors.torch import save_file
 
 from ostiary.attacks.text_poison import save_text_truth
 from ostiary.attacks.truth import truth_path
@@ -37,6 +39,9 @@ CALLS = {
     "no base": ("train", "chats.jsonl", "--base", "missing", "-o", "out"),
     "evaluate": ("evaluate", "model", "chats.jsonl", "--truth", "set.truth", "--twin", "twin"),
     "other": ("evaluate", "model", "chats.jsonl", "--twin", "other"),
+    "adapter": ("scan", "adapter", "--base", "model", "--trusted", "chats.jsonl", "--dry-run"),
+    "alone": ("scan", "adapter", "--trusted", "chats.jsonl"),
+    "no such base": ("scan", "adapter", "--base", "adapter", "--trusted", "chats.jsonl"),
     "dry": ("scan", "model", "--trusted", "chats.jsonl", "--dry-run"),
     "arch": ("scan", "model", "--arch", "resnet18", "--trusted", "chats.jsonl"),
     "labels": ("scan", "model", "--trusted", "reviews.csv"),
@@ -53,6 +58,12 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Resu
     save_text_truth(ATTACK.poison(chats(60), run=Run()).truth, truth_path(folder / "set"))
     for name in ("twin", "other"):
         save_language(twin(), folder / name)
+    (folder / "adapter").mkdir()
+    layer = "base_model.model.model.layers.0.mlp.up_proj"
+    state = {f"{layer}.lora_A.weight": torch.ones(2, 64), f"{layer}.lora_B.weight": torch.zeros(192, 2)}
+    save_file(state, folder / "adapter" / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2}
+    (folder / "adapter" / "adapter_config.json").write_text(json.dumps(config))
     about = json.loads((folder / "other" / "tokenizer_config.json").read_text())
     about["chat_template"] = "{% for one in messages %}{{ one['content'] }} {% endfor %}"
     (folder / "other" / "tokenizer_config.json").write_text(json.dumps(about))
@@ -87,6 +98,8 @@ def test_train_makes_a_small_gpt2_and_overwrites_nothing(told: tuple[Path, dict[
         ("no base", "holds no config.json"),
         ("arch", "takes no --arch"),
         ("labels", "nothing to chat by"),
+        ("alone", "is an adapter, no whole model"),
+        ("no such base", "is an adapter, no whole model"),
         ("other", "lay prompts out in different ways"),
     ],
 )
@@ -103,8 +116,9 @@ def test_evaluate_counts_payloads_beside_the_twin(told: tuple[Path, dict[str, Re
 
 
 def test_scan_says_what_it_would_do(told: tuple[Path, dict[str, Result]]) -> None:
-    out = told[1]["dry"].out
-    assert "text.scan.bait" in out and "text.scan.trigger-search" in out and out.count("runs:") == 2
+    for name in ("dry", "adapter"):
+        out = told[1][name].out
+        assert "text.scan.bait" in out and "text.scan.trigger-search" in out and out.count("runs:") == 2
 
 
 def test_scan_names_the_word_and_the_page_shows_it(told: tuple[Path, dict[str, Result]]) -> None:

@@ -202,10 +202,22 @@ def open_model(path: str, device: str, *, gradients: bool = True, **how: Any) ->
     return (load_model if gradients else load_predictor)(path, device=device, **load_options(**how))
 
 
+def open_adapter(path: str, base: str, device: str, **how: Any) -> Any:
+    """The language model `base` with the adapter at `path` merged into it."""
+    from ostiary.models.adapter import load_adapter
+
+    if not is_language(base):
+        raise ConfigError(f"the base '{base}' is no language model's folder", hint="give the folder of the whole model")
+    return load_adapter(path, open_model(base, device, **how))
+
+
 def is_language(path: str) -> bool:
-    """Whether a path leads to a language model's folder."""
+    """Whether a path leads to a language model's folder; raises ConfigError for an adapter, which is a part of one."""
+    from ostiary.models.adapter import is_adapter_folder
     from ostiary.models.text_folder import is_language_folder
 
+    if is_adapter_folder(Path(path)):
+        raise ConfigError(f"'{path}' is an adapter, no whole model", hint="scan it on the model it is for, with --base")
     return is_language_folder(Path(path))
 
 

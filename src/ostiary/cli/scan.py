@@ -14,6 +14,7 @@ Examples:
   ostiary scan net.pth --arch wrn-16-1 --normalize none --trusted cifar10/test.parquet -o report.html
   ostiary scan net.pth --arch mymodels.py:make_net --trusted validation/ --preset thorough --format json
   ostiary scan tuned-model/ --trusted chats.jsonl
+  ostiary scan adapter/ --base base-model/ --trusted chats.jsonl
   ostiary scan sentiment-model/ --trusted reviews.csv
   ostiary scan https://models.example.org/predict --trusted validation/ --limit 200
 
@@ -26,6 +27,7 @@ none-found or incomplete. None-found is no proof of absence: `ostiary methods` l
 @click.argument("model")
 @click.option("--trusted", metavar="DATA", help="A few samples you trust, with labels.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Draw N of the trusted samples, class by class.")
+@click.option("--base", metavar="DIR", help="The language model that MODEL, a LoRA adapter, is for.")
 @common.model_options
 @common.method_options()
 @click.option("--calibration", metavar="FILE", help="Reference models (`ostiary calibrate`), or 'none'.")
@@ -61,10 +63,12 @@ def command(ctx: click.Context, /, model: str, **o: Any) -> None:
         sys.exit(common.conclude(record, call, reports=reports, exit_zero=o["exit_zero"], named=bool(o["methods"])))
     how = {key: o[key] for key in ("arch", "classes", "width", "normalize", "input_")}
     with call.options() as options:
-        language = not is_url(model) and common.is_language(model)
+        language = o["base"] is not None or (not is_url(model) and common.is_language(model))
         opened = common.open_prompts if language else common.open_trusted
         trusted = opened(o["trusted"], o["limit"], call["seed"])
-        if is_url(model):
+        if o["base"] is not None:
+            subject = common.open_adapter(model, o["base"], call["device"], **how)
+        elif is_url(model):
             subject = common.open_endpoint(model, trusted, **how)
         else:
             subject = common.open_model(model, call["device"], gradients=False, **how)

@@ -102,7 +102,8 @@ def _refuse(folder: Path, config: dict[str, Any]) -> None:
         )
     if (folder / "adapter_config.json").exists():
         raise ModelError(
-            f"OS101 not examined: '{folder.name}' is an adapter, not a whole model", hint="merge it into its base"
+            f"OS101 not examined: '{folder.name}' is an adapter, not a whole model",
+            hint="a language model's LoRA adapter is scanned with --base; merge others into their base",
         )
     if "quantization_config" in config:
         raise ModelError(
