@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from contract_case import EVERYTHING, Case, by_id, check_class, check_json, check_skips
+from contract_case import EVERYTHING, Case, by_id, check_class, check_json
 from language_case import attacked, chats, twin
 from text_case import reviews
 
@@ -33,9 +33,10 @@ def test_a_scanner_is_whole(case: Case) -> None:
 
 @by_id(CASES)
 def test_unmet_needs_are_skipped(case: Case) -> None:
-    check_skips(case, None, None)
-    outcome = execute(case.build(), None, None, run=case.run(), have=EVERYTHING)
-    assert outcome.result.status == "skipped" and "text" in str(outcome.result.reason)
+    few = Have(access="gradients", modality="text", trusted_per_class=5)
+    for have, said in ((EVERYTHING, "text"), (Have(access="none", modality="text"), "access"), (few, "trusted")):
+        outcome = execute(case.build(), None, None, run=case.run(), have=have)
+        assert outcome.result.status == "skipped" and said in str(outcome.result.reason)
 
 
 @by_id(CASES)
