@@ -52,14 +52,20 @@ def command(ctx: click.Context, /, model: str, **o: Any) -> None:
     from ostiary.api import scan_model
     from ostiary.core.plan import parse_sets
     from ostiary.models.http import is_url
-    from ostiary.models.text_folder import is_text_classifier_folder
+    from ostiary.models.text_folder import is_text_classifier_folder, load_text_classifier
     from ostiary.scan.health import known
     from ostiary.scan.language import have_of
+    from ostiary.scan.text_models import have_of_texts
 
+    chosen = {"methods": o["methods"], "preset": call["preset"], "params": parse_sets(o["sets"])}
     if not is_url(model) and is_text_classifier_folder(Path(model)):
         with call.options() as options:
             texts = common.open_labelled_texts(o["trusted"], o["limit"], call["seed"])
-            record = scan_model(model, texts, methods=o["methods"], params=parse_sets(o["sets"]), options=options)
+            if o["dry_run"]:
+                classifier = load_text_classifier(model)
+                common.show_plan("scan", have_of_texts(classifier, texts), **chosen, task="classify")
+                return
+            record = scan_model(model, texts, options=options, **chosen)
         sys.exit(common.conclude(record, call, reports=reports, exit_zero=o["exit_zero"], named=bool(o["methods"])))
     how = {key: o[key] for key in ("arch", "classes", "width", "normalize", "input_")}
     with call.options() as options:
@@ -72,7 +78,6 @@ def command(ctx: click.Context, /, model: str, **o: Any) -> None:
             subject = common.open_endpoint(model, trusted, **how)
         else:
             subject = common.open_model(model, call["device"], gradients=False, **how)
-        chosen = {"methods": o["methods"], "preset": call["preset"], "params": parse_sets(o["sets"])}
         if o["dry_run"]:
             have = have_of(trusted) if language else known(subject, trusted)[0]
             common.show_plan("scan", have, **chosen, **({"task": "chat"} if language else {}))

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ostiary.core.card import Have
 from ostiary.core.errors import DataError
 from ostiary.core.plan import plan
 from ostiary.core.records import Record
@@ -11,6 +12,17 @@ from ostiary.core.session import Options
 from ostiary.data.texts import TextSet
 from ostiary.inputs import have_of, start
 from ostiary.models.text_classifier import TextClassifier
+
+
+def have_of_texts(model: TextClassifier, trusted: Any) -> Have:
+    """What the planner may count on; raises DataError for trusted samples that are no texts with labels."""
+    if trusted is not None and (not isinstance(trusted, TextSet) or trusted.answers is not None):
+        raise DataError(
+            "the trusted samples are no texts with labels, which the model gives",
+            hint="give a set of texts with labels (.csv, .jsonl), or say --task classify",
+        )
+    texts: Any = trusted
+    return dataclasses.replace(have_of(model, texts), modality="text")
 
 
 def scan_text_classifier(
@@ -23,15 +35,9 @@ def scan_text_classifier(
     options: Options,
 ) -> Record:
     """Examine a classifier of texts; raises DataError for trusted samples that are no texts with its labels."""
-    if trusted is not None and (not isinstance(trusted, TextSet) or trusted.answers is not None):
-        raise DataError(
-            "the trusted samples are no texts with labels, which the model gives",
-            hint="give a set of texts with labels (.csv, .jsonl), or say --task classify",
-        )
-    texts: Any = trusted
+    have = have_of_texts(model, trusted)
     planned = plan("scan", methods=methods, preset=preset, params=params, task="classify")
-    have = dataclasses.replace(have_of(model, texts), modality="text")
     config = {"preset": preset, "task": "classify"}
-    session = start("scan", model, options, config, [item.card.id for item in planned], trusted=texts)
-    session.execute_all(planned, model, texts, have=have, exhaustive=True)
+    session = start("scan", model, options, config, [item.card.id for item in planned], trusted=trusted)
+    session.execute_all(planned, model, trusted, have=have, exhaustive=True)
     return session.finish()
