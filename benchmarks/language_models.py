@@ -174,13 +174,13 @@ def examine(case: Case, seed: int, records: Records, key: str) -> None:
         "planted": None if case.kind != "attack" else (told["attack success"].value or 0.0) >= PLANTED,
         "verdict": found["verdict"],
         "score": (search["score"] or 0.0) + max(0.0, bait["score"] or 0.0),
+        "BAIT": bait["score"],
         "phrase": None if best is None else best["phrase"],
         "fires": None if best is None else f"{best['fires']['k']} of {best['fires']['n']}",
         "recovered": bool(case.words and fired and set(case.words.split()) & set(best["phrase"].split())),
         "scan CPU seconds": found["CPU seconds"],
         "rows": found["rows"],
         "tokens": found["tokens"],
-        "methods": found["methods"],
     }
     records.add(MODELS, key, figures, seeds=[seed], n=1, seconds=time.monotonic() - begun)
 
