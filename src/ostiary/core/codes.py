@@ -1,11 +1,12 @@
-"""Stable codes of findings, errors and cautions. A code is never used again for something else."""
+"""Stable codes of findings, refusals and cautions. A code is never used again for something else."""
 
 from ostiary.core.cautions import CAUTIONS
 from ostiary.core.code import Code
 from ostiary.core.errors import ConfigError
 from ostiary.core.findings import FINDINGS
+from ostiary.core.refusals import REFUSALS
 
-CODES: dict[str, Code] = {code.id: code for code in (*FINDINGS, *CAUTIONS)}
+CODES: dict[str, Code] = {code.id: code for code in (*FINDINGS, *CAUTIONS, *REFUSALS)}
 
 
 def explain(code: str) -> Code:
