@@ -14,8 +14,10 @@ demo: $(VENV)/.package
 # One thread a process: the tests are many small tensors, and results do not depend on the machine's cores. Files of
 # tests share models that are trained once in a process, so that more processes than these gain little.
 WORKERS ?= 2
+# One set of instructions on every machine: tests/conftest.py says why.
+ALIKE := OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=COMPATIBLE OPENBLAS_CORETYPE=Haswell
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(ALIKE) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -30,10 +32,10 @@ format: $(VENV)/.dev
 check: lint test
 
 coverage: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --cov --cov-report=term-missing:skip-covered
+	$(ALIKE) $(BIN)/python -m pytest -q --cov --cov-report=term-missing:skip-covered
 
 conformance: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/conformance
+	$(ALIKE) $(BIN)/python -m pytest tests/conformance
 
 bench-train: script := train_speed
 bench-scan: script := scan_speed

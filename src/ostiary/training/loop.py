@@ -1,6 +1,7 @@
 """The training loop: uint8 pixels in memory, batched augmentation, OneCycle, bf16 where the hardware has it."""
 
 import io
+import os
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -58,9 +59,15 @@ class Trained:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """True when the device multiplies bf16 in hardware: AMX or AVX-512 BF16 on a CPU, any recent CUDA device."""
+    """True when the device multiplies bf16 in hardware: AMX or AVX-512 BF16 on a CPU, any recent CUDA device.
+
+    A CPU whose instructions are limited by ONEDNN_MAX_CPU_ISA has what the limit leaves.
+    """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    if limit and not any(name in limit for name in ("ALL", "DEFAULT", "BF16", "FP16", "AMX")):
+        return False
     # Older releases of torch cannot tell; they train in fp32.
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return device.type == "cpu" and any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
