@@ -27,7 +27,7 @@ def test_labels_give_a_folder_that_can_be_read_and_answers_a_reason(tmp_path: Pa
     model = load_text_classifier(tmp_path / "model")
     assert model.digest == good.record["digests"]["model"]
     assert again.code == 2 and "exists already" in again.err
-    assert flip.code == 2 and "--flip is for images" in flip.err
+    assert flip.code == 2 and "--flip is not for them" in flip.err
     assert answers.code == 2 and "labels" in answers.err
     assert not (tmp_path / "other").exists()
 

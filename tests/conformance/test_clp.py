@@ -46,7 +46,7 @@ def test_mutant_with_the_inverse_bounds_does_not(
 
 
 def test_a_model_without_a_backdoor_keeps_its_accuracy(lab: Any) -> None:
-    assert lab.accuracy(repair(lab.twin).model) >= lab.accuracy(lab.twin) - 0.005
+    assert lab.accuracy(repair(lab.twin).model) >= lab.accuracy(lab.twin) - 0.02
 
 
 def test_what_is_cut_lies_more_than_u_deviations_above_the_mean(edited: PoisonedModel) -> None:

@@ -32,9 +32,9 @@ def test_it_weakens_the_backdoor_and_moves_no_weight(lab: Any) -> None:
 
 
 def test_mutant_without_pressure_on_the_bounds_does_not(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bounds at the largest honest activations take much of the digits' backdoor already, but not all of it."""
+    """Bounds at the largest honest activations take much of the digits' backdoor already, but not enough of it."""
     monkeypatch.setattr(mm_bm, "_length", lambda found: torch.tensor(0.0))
-    assert lab.asr(repair(lab.model, lab)) >= 0.1
+    assert lab.asr(repair(lab.model, lab)) > 0.05
 
 
 def test_a_model_without_a_backdoor_keeps_its_accuracy(lab: Any) -> None:

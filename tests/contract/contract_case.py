@@ -25,7 +25,7 @@ class Case:
     """One method in a table: its id, tiny settings, and a seed.
 
     `instant` methods are done before any deadline, `whole` ones measure the model and not its classes. Of `unordered`
-    screeners the small model of the table shows no order, as their card says; their conformance test does.
+    screeners the small model of the table shows an order on some machines alone; their conformance test does on all.
     """
 
     id: str

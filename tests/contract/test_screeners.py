@@ -18,7 +18,7 @@ from ostiary.screen.summary import summariser
 from ostiary.training import Recipe, train
 
 CASES = (
-    Case(id="screen.abl-isolation"),
+    Case(id="screen.abl-isolation", unordered=True),
     Case(id="screen.activation-clustering"),
     Case(id="screen.beatrix"),
     Case(id="screen.confusion-training", tiny={"steps": 150, "rounds": 1}),
@@ -30,7 +30,7 @@ CASES = (
     Case(id="screen.psbd", unordered=True),
     Case(id="screen.scan"),
     Case(id="screen.spectral-signatures"),
-    Case(id="screen.spectre"),
+    Case(id="screen.spectre", unordered=True),
 )
 PLANTED, TARGET = 20, 8
 
