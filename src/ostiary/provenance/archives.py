@@ -12,6 +12,7 @@ from ostiary.provenance.refusal import Reason
 from ostiary.provenance.streams import after
 
 MAX_PICKLE = 256 * 2**20
+MAX_REASONS = 50
 
 # What torch.save writes beside the object and its storages, and what stands in it.
 _SMALL = {
@@ -125,14 +126,14 @@ def _unpacked(member: zips.Member) -> bytes | memoryview:
 
 def _hidden(member: zips.Member, subject: str, found: Contents) -> None:
     """A member that need not be a pickle and is one, from its mark to a STOP; or a name that says so."""
-    if member.size > MAX_PICKLE:
-        return
+    if member.size > MAX_PICKLE or len(found.reasons) >= MAX_REASONS:
+        return  # refused for enough already, where pickles without end would take time without end
     data = memoryview(_unpacked(member))
     marked = len(data) > 3 and data[0] == 0x80 and data[1] <= 5
     if not marked and not member.name.endswith((".pkl", ".pickle")):
         return
     read = Machine(data, 0, f"{subject}/{_shown(member.name)}").run()
-    if read.whole:
+    if read.whole or read.reasons[-1].code == "OS111":
         found.refuse("OS137", subject, f"{_shown(member.name)} is a pickle")
         found.globals += [name for name in read.globals if name not in found.globals]
         found.reasons += read.reasons

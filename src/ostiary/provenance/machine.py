@@ -12,7 +12,7 @@ from ostiary.provenance.allowed import Global, Made, Odd, Storage
 from ostiary.provenance.opcodes import NEWEST, Broken, Buffer, steps
 from ostiary.provenance.refusal import Reason
 
-MAX_OPCODES = 2_000_000
+MAX_OPCODES = 1_000_000
 MAX_STACK = 500_000
 MAX_MEMO = 1_000_000
 MAX_MARKS = 1_000
@@ -32,7 +32,6 @@ _TAKES = {
     "SETITEMS": ("dict", "ordered dict"),
     "ADDITEMS": ("set",),
 }
-_PUTS, _GETS = ("PUT", "BINPUT", "LONG_BINPUT"), ("GET", "BINGET", "LONG_BINGET")
 _SINGLE = {"APPEND": 1, "SETITEM": 2}
 
 
@@ -64,10 +63,10 @@ class Machine:
     def run(self) -> Read:
         """Read it to its STOP, or to where it breaks."""
         try:
-            for number, step in enumerate(steps(self._data, self._start)):
+            for number, (name, protocol, argument, at, end) in enumerate(steps(self._data, self._start)):
                 if number >= MAX_OPCODES:
-                    raise Broken("OS111", f"more than {MAX_OPCODES} opcodes", step[3])
-                self._step(*step)
+                    raise Broken("OS111", f"more than {MAX_OPCODES} opcodes", at)
+                self._step(name, protocol, argument, at, end)
         except Broken as broken:
             if len(self.read.reasons) <= MAX_REASONS:
                 self.read.reasons.append(broken.reason(self._subject))
@@ -81,27 +80,20 @@ class Machine:
         self.read.reasons.append(Reason(code, self._subject, f"{message} at byte {self._at}"))
 
     def _step(self, name: str, protocol: int, argument: Any, at: int, end: int) -> None:
-        self._at, self.read.end = at, end
-        if protocol > max(self._protocol, 1) and name != "PROTO":
+        self._at = at
+        self.read.end = end
+        if protocol > self._protocol and protocol > 1 and name != "PROTO":
             self._refuse("OS121", f"{name} is of protocol {protocol}, the stream of {self._protocol}")
-        if self._frame and end > self._frame:
-            self._refuse("OS121", f"{name} crosses the end of its frame")
-        if end >= self._frame:
-            self._frame = 0
-        if name in _PUTS or name == "MEMOIZE":
-            self._put(len(self._memo) if name == "MEMOIZE" else argument)
-        elif name in _GETS:
-            if argument not in self._memo:
-                raise Broken("OS120", f"{name} of {argument}, which was never put", at)
-            self._push(self._memo[argument])
-        elif name in _LITERALS:
-            self._push(_LITERALS[name])
-        elif name in _EMPTY:
-            self._push(Made(_EMPTY[name]))
-        elif argument is not None and name not in _HANDLERS:
+        if self._frame:
+            if end > self._frame:
+                self._refuse("OS121", f"{name} crosses the end of its frame")
+            if end >= self._frame:
+                self._frame = 0
+        handler = _HANDLERS.get(name)
+        if handler is None:
             self._push(argument)  # a number, a text or bytes
         else:
-            getattr(self, _HANDLERS[name])(name, argument)
+            handler(self, name, argument)
 
     # Stack.
 
@@ -126,7 +118,19 @@ class Machine:
         self._marks -= 1
         return found
 
-    def _put(self, index: int) -> None:
+    def _literal(self, name: str, argument: object) -> None:
+        self._push(_LITERALS[name])
+
+    def _empty(self, name: str, argument: object) -> None:
+        self._push(Made(_EMPTY[name]))
+
+    def _get(self, name: str, argument: int) -> None:
+        if argument not in self._memo:
+            raise Broken("OS120", f"{name} of {argument}, which was never put", self._at)
+        self._push(self._memo[argument])
+
+    def _put(self, name: str, argument: int) -> None:
+        index = len(self._memo) if name == "MEMOIZE" else argument
         if not self._stack or self._stack[-1] is _MARK:
             raise Broken("OS120", "nothing to remember", self._at)
         if index < 0 or len(self._memo) >= MAX_MEMO:
@@ -218,7 +222,8 @@ class Machine:
     def _call(self, name: str, argument: Any) -> None:
         """A function or class called: REDUCE, NEWOBJ, NEWOBJ_EX, OBJ, INST."""
         if name == "INST":
-            args, function = tuple(self._pop_to_mark()), self._resolve(*argument)
+            function = self._resolve(*argument)  # first, as some unpicklers import it before they miss the mark
+            args = tuple(self._pop_to_mark())
         elif name == "OBJ":
             items = self._pop_to_mark()
             if not items:
@@ -289,12 +294,16 @@ def _said(value: object) -> str:
     return value.kind if isinstance(value, Made) else type(value).__name__.lower()
 
 
-_HANDLERS = {
+_METHODS = {
     "PROTO": "_proto",
     "FRAME": "_new_frame",
     "STOP": "_stop",
     "MARK": "_mark",
     "DUP": "_dup",
+    **dict.fromkeys(_LITERALS, "_literal"),
+    **dict.fromkeys(_EMPTY, "_empty"),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), "_put"),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), "_get"),
     **dict.fromkeys(("POP", "POP_MARK"), "_discard"),
     **dict.fromkeys(("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"), "_tuple"),
     **dict.fromkeys(_GROUPS, "_group"),
@@ -306,3 +315,4 @@ _HANDLERS = {
     **dict.fromkeys(("EXT1", "EXT2", "EXT4"), "_extension"),
     **dict.fromkeys(("NEXT_BUFFER", "READONLY_BUFFER"), "_buffer"),
 }
+_HANDLERS: dict[str, Any] = {name: vars(Machine)[method] for name, method in _METHODS.items()}

@@ -52,11 +52,12 @@ def _decimal(text: bytes, at: int) -> int:
 
 
 def _line(data: Buffer, start: int) -> tuple[bytes, int]:
-    piece = bytes(data[start : start + MAX_LINE])
-    length = piece.find(b"\n")
-    if length < 0:
-        raise Broken("OS120", "a line does not end", start)
-    return piece[:length], start + length + 1
+    for most in (256, MAX_LINE):  # nearly all lines are short
+        piece = bytes(data[start : start + most])
+        length = piece.find(b"\n")
+        if length >= 0:
+            return piece[:length], start + length + 1
+    raise Broken("OS120", "a line does not end", start)
 
 
 def _text_line(kind: str, data: Buffer, start: int) -> tuple[object, int]:

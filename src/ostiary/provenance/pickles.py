@@ -20,6 +20,7 @@ from ostiary.provenance.wrappers import ARCHIVES, COMPRESSED, MAX_UNPACKED, kind
 
 MAX_BYTES = 64 * 2**30
 MAX_WRAPPERS = 3
+MAX_REASONS = 200
 MAX_TEXT_PICKLE = 64 * 2**20
 _TAIL = (1 << 16) + 22
 
@@ -78,8 +79,7 @@ def inspect_handle(handle: int, name: str) -> Inspection:
     if status.st_size > MAX_BYTES:
         reason = Reason("OS111", _subject(name), f"{status.st_size} bytes, more than {MAX_BYTES}")
         return Inspection("unknown", (), (), (reason,))
-    with mmap.mmap(handle, status.st_size, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
-        return inspect_bytes(view, name)
+    return inspect_bytes(memoryview(mmap.mmap(handle, status.st_size, access=mmap.ACCESS_READ)), name)
 
 
 def inspect_bytes(data: memoryview, name: str) -> Inspection:
@@ -111,7 +111,7 @@ def _look(data: memoryview, subject: str, depth: int) -> Inspection:
 
 def _archive(data: memoryview, subject: str) -> Inspection:
     found = read_archive(data, subject)
-    return Inspection(found.format, tuple(found.globals), tuple(found.members), tuple(found.reasons))
+    return Inspection(found.format, tuple(found.globals), tuple(found.members), tuple(found.reasons[:MAX_REASONS]))
 
 
 def _look_at(kind: str | None, data: memoryview, subject: str, depth: int) -> Inspection:

@@ -1,25 +1,25 @@
 """Pickles that are files of their own: plain ones, and torch's layout from before 2020."""
 
 import struct
+from itertools import islice
 
 from ostiary.provenance.allowed import STORAGES
-from ostiary.provenance.machine import Machine, Read
+from ostiary.provenance.machine import MAX_OPCODES, Machine, Read
 from ostiary.provenance.opcodes import Broken, steps
 from ostiary.provenance.refusal import Reason
 
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 TORCH_PROTOCOL = 1001
 _KEYS = 1_000_000
+_TELLING = ("STOP", "REDUCE", "BUILD", "INST", "OBJ", "NEWOBJ")
 
 
 def is_pickle(data: memoryview) -> bool:
-    """Whether the bytes are opcodes from the first to a STOP, as text pickles without a mark of protocol are."""
+    """Whether the bytes are opcodes up to a STOP or to a call, as text pickles without a mark of protocol are."""
     try:
-        for _ in steps(data, 0):
-            pass
+        return any(name in _TELLING for name, *_ in islice(steps(data, 0), MAX_OPCODES))
     except Broken:
         return False
-    return True
 
 
 def read_pickle(data: memoryview, subject: str) -> tuple[str, list[str], list[Reason]]:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-MAX_UNPACKED = 256 * 2**20
+MAX_UNPACKED = 64 * 2**20
 _PIECE = 1 << 16
 _MEMORY = 1 << 28
 
@@ -41,6 +41,8 @@ def kind_of(data: memoryview) -> str | None:
     `pickle` is said of every file that begins with the mark of protocol 2 or later; older pickles have none.
     """
     start = bytes(data[:512])
+    if _is_safetensors(data):
+        return "safetensors"  # first, for its first bytes are a length, which may read like any other mark
     found = next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
     if found is None and start[4:8] == b"TFL3":
         found = "TFLite"
@@ -73,6 +75,11 @@ def unpack(kind: str, data: memoryview) -> bytes | None:
         return bytes(makers[kind]().decompress(data, MAX_UNPACKED + 1))
     except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError):
         return b""
+
+
+def _is_safetensors(data: memoryview) -> bool:
+    end = 8 + int.from_bytes(data[:8], "little")
+    return bytes(data[8:9]) == b"{" and end <= len(data) and bytes(data[end - 1 : end]) in (b"}", b" ")
 
 
 def _is_tar(start: bytes) -> bool:
