@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ostiary.core.errors import OstiaryError
 
@@ -21,7 +22,8 @@ class Reason:
 class Refused(OstiaryError):
     """A file was read and is not to be used; ends a command with exit code 1.
 
-    `reasons` are all that were found, the first of them in the message.
+    `reasons` are all that were found, the first of them in the message. `decision` is the `Decision` on record, where
+    one was made.
     """
 
     exit_code = 1
@@ -30,3 +32,4 @@ class Refused(OstiaryError):
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
         super().__init__(f"refused: {reasons[0]}{more}", hint=hint)
         self.reasons = tuple(reasons)
+        self.decision: Any = None

@@ -1,0 +1,40 @@
+"""JSON from strangers, read so that no two readers can take it for two things."""
+
+import json
+from typing import Any, NoReturn
+
+from ostiary.provenance.refusal import Reason, Refused
+
+
+def parse(data: bytes, where: str, *, limit: int) -> Any:
+    """The value of a JSON text in UTF-8.
+
+    Raises Refused when it is longer than `limit` bytes or nested deeper than Python reads (OS720), is no JSON or has
+    NaN or infinity (OS721), or names a key twice in one object (OS722), which readers resolve in different ways.
+    """
+    if len(data) > limit:
+        raise Refused([Reason("OS720", where, f"it has {len(data)} bytes, more than the limit of {limit}")])
+    try:
+        return json.loads(data.decode(), object_pairs_hook=lambda pairs: _once(pairs, where), parse_constant=_no_number)
+    except RecursionError as error:
+        raise Refused([Reason("OS720", where, "it is nested too deep")]) from error
+    except ValueError as error:
+        raise Refused([Reason("OS721", where, f"it is not JSON: {error}")]) from error
+
+
+def canonical(value: Any) -> bytes:
+    """One text for one value: sorted keys, no spaces, UTF-8."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def _once(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Refused([Reason("OS722", where, f"it has the key {twice[:60]!r} twice in one object")])
+    return found
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON number")

@@ -1,0 +1,192 @@
+"""Whom one trusts for what: a store of identities with roles, expiry and revocations, from one TOML file."""
+
+import fnmatch
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AwareDatetime, Field, ValidationError, field_validator, model_validator
+from securesystemslib.signer import SSlibKey
+
+from ostiary.core.errors import ConfigError, FormatError
+from ostiary.core.records import Frozen
+from ostiary.provenance.envelope import first_error
+from ostiary.provenance.keys import parse_public, read_pem
+from ostiary.provenance.refusal import Reason, Refused
+
+Role = Literal["producer", "scanner", "data-owner"]
+ROLES: tuple[Role, ...] = ("producer", "scanner", "data-owner")
+MAX_STORE = 2**20
+Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+HINT = "docs/provenance.md shows a trust store"
+
+
+class Identity(Frozen):
+    """Somebody who is trusted, under a name, for roles, for models, between two moments.
+
+    Known by a `key` (PEM text, or its path relative to the store); or by `subject` in a certificate that the CA
+    `authority` issued for signing code (PEM text or path); or by `subject` as the sign-in service `issuer` told it to
+    sigstore. Subjects are compared letter by letter. `models` are names with `*` and `?`; at least one letter must be
+    told, since `*` alone would be everybody's model. Empty means all models.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    key: str | None = None
+    authority: str | None = None
+    issuer: Annotated[str, Field(min_length=1)] | None = None
+    subject: Annotated[str, Field(min_length=1)] | None = None
+    roles: Annotated[tuple[Role, ...], Field(min_length=1)]
+    models: tuple[str, ...] = ()
+    not_before: AwareDatetime | None = None
+    expires: AwareDatetime | None = None
+
+    @model_validator(mode="after")
+    def _known_one_way(self) -> Self:
+        ways = [self.key, self.authority, self.issuer]
+        if sum(way is not None for way in ways) != 1 or (self.subject is None) != (self.key is not None):
+            raise ValueError("give `key`, or `authority` with `subject`, or `issuer` with `subject`")
+        return self
+
+    @field_validator("models")
+    @classmethod
+    def _told(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not pattern.strip("*?[]. ") for pattern in value):
+            raise ValueError("a pattern of models that fits every name: leave `models` out if you mean that")
+        return value
+
+
+class Revoked(Frozen):
+    """What is trusted no more: ids of keys, roots of models."""
+
+    keys: tuple[Hex, ...] = ()
+    models: tuple[Hex, ...] = ()
+
+
+class Store(Frozen):
+    """The file as it is written; `version` must grow with each change that is handed out.
+
+    `sigstore` is the path of a trust configuration of sigstore, relative to the store.
+    """
+
+    id: Annotated[str, Field(min_length=1, max_length=200)]
+    version: Annotated[int, Field(ge=1)]
+    expires: AwareDatetime
+    max_age_days: Annotated[float, Field(gt=0)] | None = None
+    threshold: dict[Role, Annotated[int, Field(ge=1, le=64)]] = Field(default_factory=dict)
+    identity: Annotated[tuple[Identity, ...], Field(min_length=1)]
+    revoked: Revoked = Revoked()
+    floor: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    sigstore: str | None = None
+
+
+@dataclass(frozen=True)
+class Trust:
+    """A store with its keys read. `digest` is the SHA-256 of the file, None where one key alone is trusted."""
+
+    store: Store | None
+    keys: Mapping[str, SSlibKey]
+    identities: Mapping[str, tuple[Identity, ...]]
+    authorities: Mapping[str, bytes] = field(default_factory=dict)
+    sigstore: str | None = None
+    digest: str | None = None
+
+    def threshold(self, role: Role) -> int:
+        """How many keys must have signed in a role."""
+        return self.store.threshold.get(role, 1) if self.store else 1
+
+    def by_subject(self, subjects: frozenset[str], *, issuer: str | None = None) -> tuple[Identity, ...]:
+        """The identities known by one of `subjects`, with a sign-in service that is `issuer`, or with a CA."""
+        known = self.store.identity if self.store else ()
+        return tuple(one for one in known if one.key is None and one.issuer == issuer and one.subject in subjects)
+
+
+def read_trust(path: Path | str, *, pin: str | None = None) -> Trust:
+    """The trust in `path`: a public key, which is then trusted for every role, or a store in TOML.
+
+    `pin` is the SHA-256 that the file must have. Raises FormatError (unreadable), ConfigError (unknown keys, empty
+    lists, thresholds that no set of its keys can meet) or Refused (OS750: not the file that was pinned).
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_STORE + 1)
+    except FileNotFoundError as error:
+        raise FormatError(f"no such file: '{path}'", hint="check the path of the key or of the store") from error
+    except OSError as error:
+        raise FormatError(f"cannot read '{path}': {error.strerror}") from error
+    found = hashlib.sha256(data).hexdigest()
+    if pin is not None and found != pin.lower():
+        raise Refused([Reason("OS750", path.name, f"its SHA-256 is {found}, not the pinned {pin[:80]}")])
+    if data.lstrip().startswith(b"-----BEGIN"):
+        key = parse_public(data, str(path))
+        identity = Identity(name=path.stem, key=data.decode("ascii", "replace"), roles=ROLES)
+        return Trust(None, {key.keyid: key}, {key.keyid: (identity,)})
+    return _read_store(path, data, found)
+
+
+def _read_store(path: Path, data: bytes, digest: str) -> Trust:
+    if len(data) > MAX_STORE:
+        raise ConfigError(f"'{path}' has more than {MAX_STORE} bytes", hint=HINT)
+    try:
+        store = Store.model_validate(tomllib.loads(data.decode()))
+    except ValidationError as error:
+        raise ConfigError(f"'{path}' is no trust store: {first_error(error)}", hint=HINT) from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"'{path}' is neither a public key nor TOML: {error}", hint=HINT) from error
+    keys: dict[str, SSlibKey] = {}
+    identities: dict[str, tuple[Identity, ...]] = {}
+    authorities: dict[str, bytes] = {}
+    for identity in store.identity:
+        if identity.key is not None:
+            key = parse_public(_pem(identity.key, path), f"{path}: {identity.name}")
+            keys[key.keyid] = key
+            identities[key.keyid] = (*identities.get(key.keyid, ()), identity)
+        if identity.authority is not None:
+            authorities[identity.name] = _pem(identity.authority, path)
+    for role, count in store.threshold.items():
+        able = {identity.key or identity.name for identity in store.identity if role in identity.roles}
+        if count > len(able):
+            raise ConfigError(f"'{path}' asks for {count} signatures as {role} and has {len(able)} keys", hint=HINT)
+    config = read_pem(path.parent / store.sigstore, limit=MAX_STORE).decode() if store.sigstore else None
+    return Trust(store, keys, identities, authorities, config, digest)
+
+
+def _pem(text: str, store: Path) -> bytes:
+    """PEM that stands in a store itself, or in the file that it names."""
+    if text.lstrip().startswith("-----BEGIN"):
+        return text.encode()
+    return read_pem(store.parent / text)
+
+
+def unusable(
+    trust: Trust, signer: str, identities: tuple[Identity, ...], role: Role, model: str, now: datetime
+) -> Reason | None:
+    """Why what `signer` (the id of a key or of a certificate) signed does not count for `role` and `model`, or None.
+
+    Revoked (OS740), out of its time (OS744), without the role (OS745), not for this model (OS746).
+    """
+    if trust.store and signer in trust.store.revoked.keys:
+        return Reason("OS740", signer[:12], "this key is revoked")
+    reasons = [_unfit(identity, role, model, now) for identity in identities]
+    return None if None in reasons else reasons[0]
+
+
+def _unfit(identity: Identity, role: Role, model: str, now: datetime) -> Reason | None:
+    if identity.expires is not None and now >= identity.expires:
+        return Reason("OS744", identity.name, f"the identity expired on {day(identity.expires)}")
+    if identity.not_before is not None and now < identity.not_before:
+        return Reason("OS744", identity.name, f"the identity is not valid before {day(identity.not_before)}")
+    if role not in identity.roles:
+        return Reason("OS745", identity.name, f"its roles are {', '.join(identity.roles)}, not {role}")
+    if identity.models and not any(fnmatch.fnmatchcase(model, pattern) for pattern in identity.models):
+        return Reason("OS746", identity.name, f"it may not sign the model '{model}'")
+    return None
+
+
+def day(moment: datetime) -> str:
+    """A moment as its date in UTC."""
+    return moment.astimezone(UTC).date().isoformat()

@@ -1,0 +1,198 @@
+"""Whether these bytes are those that somebody trusted signed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from ostiary.core.errors import FormatError
+from ostiary.provenance.envelope import MAX_ENVELOPE, opened, signers
+from ostiary.provenance.files import require, shown
+from ostiary.provenance.manifest import FileDigest, Manifest, OnBytes, digest
+from ostiary.provenance.memory import SKEW, remember
+from ostiary.provenance.refusal import Reason, Refused
+from ostiary.provenance.statement import Claim, read_statement
+from ostiary.provenance.trust import Identity, Role, Trust, day, unusable
+
+MAX_NAMED = 50
+"""Of a folder in which every file differs, so many are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vouched:
+    """A claim that enough trusted signers made; it says nothing yet about any bytes at hand.
+
+    `signers` are their names in the trust store, `keys` the ids of their keys or certificates.
+    """
+
+    claim: Claim
+    signers: tuple[str, ...]
+    keys: tuple[str, ...]
+
+
+def verify(
+    path: Path | str,
+    signature: Path | str,
+    trust: Trust,
+    *,
+    name: str | None = None,
+    ignore: Sequence[str] = (),
+    now: datetime | None = None,
+    state: Path | None = None,
+    on_bytes: OnBytes | None = None,
+) -> Vouched:
+    """Check that a file or a folder is, name for name and byte for byte, what trusted keys signed.
+
+    The model must have been signed under `name`, by default the name of the file or folder. `ignore` are names of
+    files and folders that are not looked at because the caller says so; what a signer would have ignored counts for
+    nothing. `state` is the folder of `memory`.
+
+    Raises Refused with every reason found, FormatError when `path` cannot be read. What holds now need not hold when
+    the path is read again: `ostiary.load` checks and loads the same bytes.
+    """
+    path = Path(path)
+    require(path)
+    vouched = vouch(read_signature(signature), trust, name=name or path.resolve().name, now=now, state=state)
+    found = digest(path, vouched.claim.manifest.algorithm, on_bytes=on_bytes)
+    compare(vouched.claim, found.without(ignored_by(path, signature, vouched.claim, ignore)))
+    return vouched
+
+
+def read_signature(path: Path | str) -> bytes:
+    """The bytes of a signature file. Raises Refused when there is none (OS701), FormatError when it is unreadable."""
+    path = Path(path)
+    try:
+        with path.open("rb") as stream:
+            return stream.read(MAX_ENVELOPE + 1)
+    except FileNotFoundError as error:
+        raise Refused([Reason("OS701", path.name, "there is no such signature file")]) from error
+    except OSError as error:
+        raise FormatError(f"cannot read '{path}': {error.strerror}") from error
+
+
+def vouch(
+    signature: bytes,
+    trust: Trust,
+    *,
+    name: str | None = None,
+    now: datetime | None = None,
+    state: Path | None = None,
+    role: Role = "producer",
+    where: str = "signature",
+) -> Vouched:
+    """Read a signature and check all of it that needs no file: keys, roles, number, time, name, version, revocation.
+
+    Raises Refused.
+    """
+    now = now or datetime.now(UTC)
+    if trust.store is not None and trust.digest is not None:
+        remember(trust.store, trust.digest, now, state)
+    claim, by = prove(signature, trust, now, where)
+    refusals = {one: unusable(trust, one, known, role, claim.name, now) for one, known in sorted(by.items())}
+    good = [one for one, reason in refusals.items() if reason is None]
+    reasons = [reason for reason in refusals.values() if reason is not None]
+    if len(good) < (wanted := trust.threshold(role)):
+        if not reasons or wanted > 1:
+            reasons.append(Reason("OS727", where, f"{len(good)} of {wanted} signatures needed as {role}"))
+        raise Refused(reasons)
+    if reasons := _outdated(claim, trust, now) + _misnamed(claim, name):
+        raise Refused(reasons)
+    names = {identity.name for one in good for identity in by[one]}
+    return Vouched(claim, tuple(sorted(names)), tuple(good))
+
+
+def prove(
+    signature: bytes, trust: Trust, now: datetime, where: str
+) -> tuple[Claim, Mapping[str, tuple[Identity, ...]]]:
+    """What a signature claims, and whom of those in `trust` it is proved to be from, by the id of key or certificate.
+
+    Raises Refused.
+    """
+    if is_bundle(signature):
+        from ostiary.provenance.oms import prove_bundle
+
+        return prove_bundle(signature, trust, now, where)
+    envelope = opened(signature, where)
+    keys = signers(envelope, trust.keys, where)
+    return read_statement(envelope.payload, where).claim(), {key: trust.identities[key] for key in keys}
+
+
+def is_bundle(signature: bytes) -> bool:
+    """Whether a signature is in the bundle form of sigstore, as those of OpenSSF Model Signing are."""
+    return b'"mediaType"' in signature[:4096] or b'"verificationMaterial"' in signature
+
+
+def ignored_by(path: Path, signature: Path | str, claim: Claim, ignore: Sequence[str]) -> list[str]:
+    """What is not looked at under `path`: `ignore`, and the signature itself where its form puts it inside."""
+    inside = Path(signature).resolve()
+    if not claim.bound and path.is_dir() and inside.is_relative_to(path.resolve()):
+        return [*ignore, inside.relative_to(path.resolve()).as_posix()]
+    return list(ignore)
+
+
+def compare(claim: Claim, found: Manifest) -> None:
+    """Raises Refused when files at hand are not those that were signed, with a reason for each that differs.
+
+    Altered (OS707), missing (OS708), added (OS709), folders that hold nothing (OS710).
+    """
+    signed = claim.manifest
+    before = {file.path: file for file in signed.files}
+    after = {file.path: file for file in found.files}
+    moved = {file.digest: path for path, file in after.items() if path not in before}
+    both = [(file, after[path]) for path, file in before.items() if path in after]
+    reasons = [
+        _altered(*pair) for pair in both if pair[0].digest != pair[1].digest or 0 <= pair[0].size != pair[1].size
+    ]
+    reasons += [
+        Reason("OS708", shown(path), _missing(moved.get(file.digest)))
+        for path, file in before.items()
+        if path not in after
+    ]
+    reasons += [Reason("OS709", shown(path), "nobody signed this file") for path in after if path not in before]
+    folders = set(signed.empty_folders) ^ set(found.empty_folders) if claim.bound else set()
+    reasons += [
+        Reason("OS710", shown(name), "an empty folder was " + ("added" if name in found.empty_folders else "signed"))
+        for name in sorted(folders)
+        if not any(path.startswith(f"{name}/") for path in (*before, *after))
+    ]
+    if reasons:
+        left = len(reasons) - MAX_NAMED
+        raise Refused(reasons[:MAX_NAMED] + [Reason("OS707", "model", f"and {left} more")] * (left > 0))
+    if signed.oms_root != found.oms_root or (claim.bound and signed.root != found.root):
+        raise Refused([Reason("OS711", "model", "its root is not the one that was signed")])
+
+
+def _altered(signed: FileDigest, found: FileDigest) -> Reason:
+    if 0 <= signed.size != found.size:
+        return Reason("OS707", shown(signed.path), f"it has {found.size} bytes, not the signed {signed.size}")
+    return Reason("OS707", shown(signed.path), "its bytes are not those that were signed")
+
+
+def _missing(moved: str | None) -> str:
+    return "this signed file is missing" + (f"; its bytes are in '{shown(moved)}'" if moved else "")
+
+
+def _outdated(claim: Claim, trust: Trust, now: datetime) -> list[Reason]:
+    store, reasons = trust.store, []
+    if claim.created is not None and claim.created > now + SKEW:
+        reasons.append(Reason("OS747", claim.name, f"signed on {day(claim.created)}, which is in the future"))
+    if store is None:
+        return reasons
+    if store.max_age_days is not None and (
+        claim.created is None or now - claim.created > timedelta(days=store.max_age_days)
+    ):
+        when = f"signed on {day(claim.created)}" if claim.created else "signed at a time that it does not tell"
+        reasons.append(Reason("OS747", claim.name, f"{when}; the limit is {store.max_age_days:g} days"))
+    roots = {claim.manifest.oms_root.hex()} | ({claim.manifest.root.hex()} if claim.bound else set())
+    if revoked := roots & set(store.revoked.models):
+        reasons.append(Reason("OS741", claim.name, f"the model {min(revoked)[:12]} is revoked"))
+    floor = store.floor.get(claim.name)
+    if floor is not None and (claim.version is None or claim.version < floor):
+        reasons.append(Reason("OS749", claim.name, f"version {claim.version}; none below {floor} is taken"))
+    return reasons
+
+
+def _misnamed(claim: Claim, name: str | None) -> list[Reason]:
+    if name is None or name == claim.name:
+        return []
+    return [Reason("OS712", shown(name), f"it was signed under the name '{claim.name}'")]
