@@ -55,6 +55,12 @@ def test_nothing_heavy_is_imported(args: tuple[str, ...]) -> None:
     assert names.isdisjoint(HEAVY), sorted(names.intersection(HEAVY))
 
 
+def test_verifying_needs_no_torch() -> None:
+    modules = ("verify", "sign", "decision", "trust", "oms", "pickles")
+    names = imported("-c", "; ".join(f"import ostiary.provenance.{name}" for name in modules))
+    assert "securesystemslib" in names and "torch" not in names
+
+
 def test_the_probe_sees_a_heavy_import() -> None:
     assert "numpy" in imported("-c", "from ostiary import Record")
 

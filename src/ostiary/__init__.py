@@ -15,7 +15,7 @@ _WHERE = {
     "harden_training": "ostiary.api",
     "repair_model": "ostiary.api",
     "fit_guard": "ostiary.api",
-    "load": "ostiary.api",
+    "load": "ostiary.loading",
     "Record": "ostiary.core.records",
     "MethodResult": "ostiary.core.records",
     "Finding": "ostiary.core.records",
@@ -38,8 +38,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from ostiary.api import fit_guard, harden_training, load, repair_model, scan_model, screen_data
+    from ostiary.api import fit_guard, harden_training, repair_model, scan_model, screen_data
     from ostiary.core.records import Caution, Finding, MethodResult, Rate, Record
+    from ostiary.loading import load
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,6 @@ from ostiary.data.texts import Task
 from ostiary.inputs import check_alike, check_fit, class_names, have_of, open_model, open_predictor, open_set, start
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.language import LanguageModel
-from ostiary.models.load import load_model as load
 from ostiary.models.text_classifier import TextClassifier
 from ostiary.models.text_folder import (
     is_language_folder,
@@ -32,7 +31,7 @@ from ostiary.training import Recipe
 
 Params = Mapping[str, Mapping[str, Any]]
 
-__all__ = ["Options", "fit_guard", "harden_training", "load", "repair_model", "scan_model", "screen_data"]
+__all__ = ["Options", "fit_guard", "harden_training", "repair_model", "scan_model", "screen_data"]
 
 
 def scan_model(

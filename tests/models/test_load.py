@@ -367,3 +367,14 @@ def test_published_mnist_model() -> None:
     classifier = load_model(folder / "models_badnets_pytorch" / "badnet-MNIST.pth", arch)
     assert classifier.input_shape == (1, 28, 28)
     assert (classifier.predict(x).argmax(1) == y).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("name", ["second-object.pt", "unlisted-member.pt", "prefix-counted.pt", "same-name-twice.pt"])
+def test_tricks_of_the_archive_are_refused(name: str, tmp_path: Path) -> None:
+    from ostiary.bench.hostile import hostile_files
+
+    one = next(one for one in hostile_files(tmp_path / "canary") if one.name == name)
+    (tmp_path / name).write_bytes(one.data)
+    with pytest.raises(FormatError, match=r"is refused: OS1|is not a torch checkpoint") as caught:
+        read_state(tmp_path / name)
+    assert caught.value.hint

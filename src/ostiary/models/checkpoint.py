@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ostiary.core.errors import FormatError, ModelError, OutputError
+from ostiary.provenance.pickles import inspect_file
 
 MAX_BYTES = 20 * 2**30
 MAX_HEADER = 100 * 2**20
@@ -65,7 +66,7 @@ def read_state(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     if suffix == ".safetensors":
         state, metadata = _read_safetensors(path, start)
     elif suffix in PICKLES:
-        state, metadata = _find_state(path, _unpickle(path, start)), {}
+        state, metadata = find_state(path.name, _unpickle(path, start)), {}
     else:
         raise FormatError(
             f"cannot tell what '{path.name}' is by its suffix '{suffix}'",
@@ -180,6 +181,7 @@ def _unpickle(path: Path, start: bytes) -> Any:
         _check_zip(path)
     elif start[:1] != b"\x80":
         raise FormatError(f"'{path.name}' is not a torch checkpoint: it begins with {start[:16]!r}", hint=AGAIN)
+    _refuse_tricks(path)
     try:
         with warnings.catch_warnings():
             # torch warns of what it then refuses, and the refusal is reported below.
@@ -191,6 +193,15 @@ def _unpickle(path: Path, start: bytes) -> Any:
     except Exception as error:  # torch raises almost anything for damaged files
         reason = str(error).partition("\n")[0]
         raise FormatError(f"'{path.name}' is a damaged torch checkpoint: {reason}", hint=AGAIN) from error
+
+
+def _refuse_tricks(path: Path) -> None:
+    """Refuse what the inspection does, but for names and calls, of which torch has a list of its own that is longer."""
+    reasons = [
+        reason for reason in inspect_file(path).reasons if reason.code not in ("OS112", "OS117", "OS118", "OS119")
+    ]
+    if reasons:
+        raise FormatError(f"'{path.name}' is refused: {reasons[0]}", hint=f"`ostiary explain {reasons[0].code}`")
 
 
 def _refusal(message: str) -> str:
@@ -215,8 +226,11 @@ def _check_zip(path: Path) -> None:
         raise FormatError(f"OS101 not examined: '{path.name}' is a zip archive without torch weights", hint=CONVERT)
 
 
-def _find_state(path: Path, loaded: Any) -> dict[str, Tensor]:
-    """The state dict in what a checkpoint held, at most two known keys deep."""
+def find_state(where: str, loaded: Any, under: list[str] | None = None) -> dict[str, Tensor]:
+    """The state dict in what a checkpoint held, at most two known keys deep; raises FormatError naming `where`.
+
+    The keys that led to it are added to `under`.
+    """
     for _ in range(3):
         if not isinstance(loaded, dict):
             break
@@ -226,12 +240,14 @@ def _find_state(path: Path, loaded: Any) -> dict[str, Tensor]:
         inner = next((key for key in WRAPPERS if isinstance(loaded.get(key), dict)), None)
         if inner is None and len(strange) < len(loaded):
             kind = type(loaded[strange[0]]).__name__
-            raise FormatError(f"'{path.name}' holds tensors beside {strange[0]!r}, which is a {kind}", hint=CONVERT)
+            raise FormatError(f"'{where}' holds tensors beside {strange[0]!r}, which is a {kind}", hint=CONVERT)
         if inner is None:
             break
         loaded = loaded[inner]
+        if under is not None:
+            under.append(inner)
     found = f"the keys {', '.join(map(repr, list(loaded)[:5]))}" if isinstance(loaded, dict) else type(loaded).__name__
-    raise FormatError(f"'{path.name}' holds no state dict: found {found}", hint=CONVERT)
+    raise FormatError(f"'{where}' holds no state dict: found {found}", hint=CONVERT)
 
 
 def _check_tensors(path: Path, state: Mapping[str, Tensor]) -> None:

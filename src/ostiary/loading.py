@@ -1,0 +1,64 @@
+"""`ostiary.load`: a model from a path, verified first where a policy says by whom it must be signed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+from ostiary.core.errors import ConfigError
+from ostiary.models.classifier import TorchClassifier
+from ostiary.models.load import load_model
+from ostiary.provenance.loader import Loaded, load_verified
+from ostiary.provenance.policy import Policy
+
+
+@overload
+def load(
+    path: Path | str,
+    arch: str | None = None,
+    *,
+    classes: int | Sequence[str] | None = None,
+    normalize: str | None = None,
+    input_shape: tuple[int, int, int] | None = None,
+    width: int | None = None,
+    device: Any = "cpu",
+) -> TorchClassifier: ...
+
+
+@overload
+def load(
+    path: Path | str,
+    *,
+    policy: Policy | Path | str,
+    signature: Path | str | None = None,
+    name: str | None = None,
+    base: Path | str | None = None,
+) -> Loaded: ...
+
+
+def load(
+    path: Path | str,
+    arch: str | None = None,
+    *,
+    policy: Policy | Path | str | None = None,
+    signature: Path | str | None = None,
+    name: str | None = None,
+    base: Path | str | None = None,
+    **how: Any,
+) -> TorchClassifier | Loaded:
+    """The classifier at `path`; with a `policy`, what is verified there, from the very bytes that were verified.
+
+    Without a policy: as `load_model`, which says what the other options are. With one: as `load_verified`. `policy`
+    is a file of rules, a trust store or a public key. What comes back has the tensors as `state`, the other files as
+    `files` and the `decision`; its `classifier()` and `transformers()` make models of them.
+
+    Raises FormatError, ModelError, ConfigError, MissingExtra; with a policy also Refused, whose `reasons` say why.
+    """
+    if policy is not None:
+        if arch is not None or how:
+            raise ConfigError(
+                "a policy loads files as they are", hint="give arch and the other options to `load(...).classifier()`"
+            )
+        return load_verified(path, policy, signature=signature, name=name, base=base)
+    if signature is not None or name is not None or base is not None:
+        raise ConfigError("signature, name and base need a policy", hint="give policy=, a public key will do")
+    return load_model(path, arch, **how)
