@@ -83,14 +83,20 @@ def call(*args: str, cwd: Path, env: Mapping[str, str] | None = None) -> Result:
     return Result(process.returncode, out, err)
 
 
-def batch(calls: Sequence[Sequence[str]], *, cwd: Path, fsize: Sequence[int | None] = ()) -> list[Result]:
+def batch(
+    calls: Sequence[Sequence[str]],
+    *,
+    cwd: Path,
+    fsize: Sequence[int | None] = (),
+    env: Mapping[str, str] | None = None,
+) -> list[Result]:
     """Several calls, one after the other, in one fresh process."""
     limits = [*fsize, *[None] * (len(calls) - len(fsize))]
     payload = [{"args": list(args), "fsize": limit} for args, limit in zip(calls, limits, strict=True)]
     done = subprocess.run(
         [sys.executable, "-c", DRIVER],
         cwd=cwd,
-        env=environment(cwd / "runs"),
+        env=environment(cwd / "runs", env),
         input=json.dumps(payload),
         capture_output=True,
         text=True,

@@ -274,11 +274,11 @@ def check_outputs(*paths: str | None) -> None:
             )
 
 
-def check_reports(paths: Sequence[str], *outputs: str | None) -> list[Path]:
+def check_reports(paths: Sequence[str], *outputs: str | None, kinds: tuple[str, ...] = REPORT_SUFFIXES) -> list[Path]:
     """The report paths, refused before any work as `check_outputs` does, or for their kind."""
     for path in paths:
-        if Path(path).suffix not in REPORT_SUFFIXES:
-            known = ", ".join(REPORT_SUFFIXES)
+        if Path(path).suffix not in kinds:
+            known = ", ".join(kinds)
             raise ConfigError(f"'{path}' is no kind of report", hint=f"name it with one of {known}")
     check_outputs(*outputs, *paths)
     return [Path(path) for path in paths]

@@ -20,7 +20,8 @@ Examples:
   ostiary demo --format json
 
 Takes under two minutes on two CPU cores, with --text under three, and needs no network. Exit code 0 means that the
-story held: the backdoor was found and removed, and nothing was found in the model trained without it.
+story held: the backdoor was found and removed, nothing was found in the model trained without it, and no other model
+was loaded in place of the signed one.
 """
 
 
@@ -32,7 +33,7 @@ story held: the backdoor was found and removed, and nothing was found in the mod
 @common.global_options()
 @click.pass_context
 def command(ctx: click.Context, /, out: str | None, text: bool, **o: Any) -> None:
-    """Poison the digits with a yellow square, train, then screen, scan and repair, beside an unpoisoned twin.
+    """Poison the digits with a yellow square, train, then screen, scan, repair and sign, beside an unpoisoned twin.
 
     With --text the set is of chats, the trigger a control phrase, and the model a small language model.
     """
@@ -55,6 +56,7 @@ def command(ctx: click.Context, /, out: str | None, text: bool, **o: Any) -> Non
         checks = text_story(demo)
     else:
         checks = story(demo.before, demo.screen, demo.scan, demo.twin_scan, demo.repair, demo.after)
+    checks += signing_story(folder, "" if text else ".safetensors")
     if call["format"] == "json":
         import json
 
@@ -111,6 +113,16 @@ def text_story(demo: "TextDemo") -> list[tuple[str, bool]]:
         (f"attack success after {last['attack success rate']}", _value(last["attack success rate"]) <= 0.05),
         (f"right answers lost by the repair: {lost:.1f} points", lost <= 2.0),
     ]
+
+
+def signing_story(folder: Path, suffix: str) -> list[tuple[str, bool]]:
+    """What the demo claims of signing, each with whether this run bore it out."""
+    from ostiary.bench.demo_sign import run_signing
+
+    repaired, unsigned = folder / f"repaired{suffix}", folder / f"model{suffix}"
+    if not repaired.exists():
+        return [("no repaired model to sign", False)]
+    return run_signing(folder, repaired, unsigned).checks()
 
 
 def rates(record: "Record") -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ostiary.core.errors import ConfigError, OstiaryError
 from ostiary.core.text import one_line
 
 COMMANDS = {
-    "demo": "the main job on the digits: poison, train, screen, scan, repair, compare",
+    "demo": "the main job on the digits: poison, train, screen, scan, repair, sign",
     "scan": "examine a model for a backdoor",
     "calibrate": "scan models that nobody attacked, as the reference of later scans",
     "screen": "rank the samples of a suspect data set",
@@ -28,6 +28,11 @@ COMMANDS = {
     "train": "train a zoo model on a data set",
     "evaluate": "measure accuracy, attack success and robust accuracy",
     "bench": "measure defences against attacks in a grid",
+    "key": "make the keys that sign models",
+    "digest": "print what a model's bytes are",
+    "sign": "sign a model's file or folder",
+    "verify": "check that a model is what somebody trusted signed",
+    "convert": "inspect a checkpoint and write its weights as safetensors",
     "report": "render records as one HTML or Markdown file",
     "methods": "list methods and architectures",
     "explain": "say what a code means and what to do",
