@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # make bench-cifar ARGS="--rate 0.01" hands arguments on.
-BENCHMARKS := train scan classes memory demo cifar published scanners peer references fusion screens screening guards harden selection trusted text-screens language-models text-repairs
+BENCHMARKS := train scan classes memory demo cifar published scanners peer references fusion screens screening guards harden selection trusted text-screens language-models text-repairs signing hostile
 
 .PHONY: demo test lint format check coverage conformance clean bench-grid $(BENCHMARKS:%=bench-%)
 
@@ -39,6 +39,7 @@ conformance: $(VENV)/.dev
 
 bench-train: script := train_speed
 bench-scan: script := scan_speed
+bench-signing: script := signing_speed
 bench-classes: script := scan_classes
 bench-memory: script := memory
 bench-demo: script := demo_seeds
@@ -61,6 +62,8 @@ bench-selection: script := selection
 bench-text-screens: script := text_screens
 bench-language-models: script := language_models
 bench-text-repairs: script := text_repairs
+# Other scanners are named by hand: ARGS="--scanner picklescan=PROGRAM --speed".
+bench-hostile: script := hostile
 bench-trusted: script := trusted
 bench-trusted: ARGS ?= --store build/bench/develop
 bench-harden bench-selection: ARGS ?= --store build/bench/scanners
@@ -97,5 +100,5 @@ $(VENV)/.package: $(VENV)/.made pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.package
-	$(INSTALL) -e '.[dev,text,onnx,labels,cluster,slurm,serve]'
+	$(INSTALL) -e '.[dev,text,onnx,labels,cluster,slurm,serve,blake3,sigstore]'
 	@touch $@
