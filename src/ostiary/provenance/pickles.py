@@ -37,6 +37,14 @@ _PROMISES = {
 }
 
 
+# Words begin with letters that are opcodes, so that many a text reads like the beginning of an old pickle without a
+# mark. Where the name says text, only a pickle that is whole and names something is taken for one.
+_TEXTS = (
+    *("", ".csv", ".html", ".j2", ".jinja", ".jinja2", ".json", ".jsonl", ".md", ".merges", ".model", ".py"),
+    *(".rst", ".toml", ".tsv", ".txt", ".vocab", ".yaml", ".yml"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Inspection:
     """What is in a file: its format, the names in its pickles, its members, and every reason to refuse it.
@@ -84,8 +92,9 @@ def inspect_handle(handle: int, name: str) -> Inspection:
 
 def inspect_bytes(data: memoryview, name: str) -> Inspection:
     """Look at the whole bytes of a file called `name`."""
-    found = _look(data, _subject(name), 0)
-    promised = _PROMISES.get(Path(name).suffix.lower())
+    suffix = Path(name).suffix.lower()
+    found = _look(data, _subject(name), 0, text=suffix in _TEXTS)
+    promised = _PROMISES.get(suffix)
     if promised is not None and found.format not in (*promised, "unknown"):
         what = f"named {ascii(Path(name).suffix)[1:-1]}, and it is {found.format}"
         reasons = (Reason("OS110", _subject(name), what), *found.reasons)
@@ -97,11 +106,11 @@ def _subject(name: str) -> str:
     return ascii(name)[1:-1][:200]
 
 
-def _look(data: memoryview, subject: str, depth: int) -> Inspection:
+def _look(data: memoryview, subject: str, depth: int, *, text: bool = False) -> Inspection:
     kind = kind_of(data)
     if kind == "zip":
         return _archive(data, subject)
-    found = _look_at(kind, data, subject, depth)
+    found = _look_at(kind, data, subject, depth, text=text)
     # Programs that look for a zip archive from the end find one in a file that begins as something else.
     if b"PK\x05\x06" in bytes(data[-_TAIL:]) and (archive := _archive(data, subject)).members:
         names, members = (*found.globals, *archive.globals), (*found.members, *archive.members)
@@ -114,8 +123,8 @@ def _archive(data: memoryview, subject: str) -> Inspection:
     return Inspection(found.format, tuple(found.globals), tuple(found.members), tuple(found.reasons[:MAX_REASONS]))
 
 
-def _look_at(kind: str | None, data: memoryview, subject: str, depth: int) -> Inspection:
-    if kind == "pickle" or (kind is None and len(data) <= MAX_TEXT_PICKLE and is_pickle(data)):
+def _look_at(kind: str | None, data: memoryview, subject: str, depth: int, *, text: bool) -> Inspection:
+    if kind == "pickle" or (kind is None and len(data) <= MAX_TEXT_PICKLE and is_pickle(data, whole=text)):
         form, names, reasons = read_pickle(data, subject)
         return Inspection(form, tuple(names), (), tuple(reasons))
     if kind == "safetensors":

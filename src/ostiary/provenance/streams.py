@@ -14,8 +14,15 @@ _KEYS = 1_000_000
 _TELLING = ("STOP", "REDUCE", "BUILD", "INST", "OBJ", "NEWOBJ")
 
 
-def is_pickle(data: memoryview) -> bool:
-    """Whether the bytes are opcodes up to a STOP or to a call, as text pickles without a mark of protocol are."""
+def is_pickle(data: memoryview, *, whole: bool = False) -> bool:
+    """Whether the bytes are opcodes up to a STOP or to a call, as text pickles without a mark of protocol are.
+
+    With `whole` they must be a pickle from the first to the last byte, and name something.
+    """
+    if whole:
+        read = Machine(data, 0, "").run()
+        sound = not any(reason.code == "OS120" for reason in read.reasons)
+        return read.whole and sound and read.end == len(data) and bool(read.globals)
     try:
         return any(name in _TELLING for name, *_ in islice(steps(data, 0), MAX_OPCODES))
     except Broken:
