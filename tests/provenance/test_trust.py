@@ -63,7 +63,7 @@ def test_a_rule_of_the_store_lets_one_pass_and_refuses_another(
 ) -> None:
     assert codes(signed, signed.store(version=1, **good)) == []
     # A moment later, for the age.
-    assert codes(signed, signed.store(version=2, **bad), now=NOW + timedelta(seconds=100)) == [code]
+    assert codes(signed, signed.store(version=2, **bad), now=datetime.now(UTC) + timedelta(seconds=100)) == [code]
 
 
 def test_a_model_without_a_version_is_below_every_floor(signed: Signed) -> None:
