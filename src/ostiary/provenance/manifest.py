@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ostiary.core.errors import FormatError, MissingExtra
-from ostiary.provenance.files import Listing, listed, open_regular, opened_root, shown
+from ostiary.provenance.files import Listing, listed, open_regular, opened_files, opened_root, shown
 from ostiary.provenance.refusal import Reason, Refused
 
 Algorithm = Literal["sha256", "blake3"]
@@ -52,11 +52,15 @@ class Manifest:
     @cached_property
     def root(self) -> bytes:
         """The 32 bytes that stand for names and contents together."""
+        start = LEAF + DOMAIN
+        with_digest = _framed(self.algorithm.encode()) + _u64(DIGEST_BYTES)
         leaves = [
-            _sha256(LEAF, DOMAIN, *_framed(file.path.encode(), self.algorithm.encode(), file.digest), _u64(file.size))
+            hashlib.sha256(
+                b"".join((start, _framed(file.path.encode()), with_digest, file.digest, _u64(file.size)))
+            ).digest()
             for file in self.files
         ]
-        leaves += [_sha256(FOLDER, DOMAIN, *_framed(name.encode())) for name in self.empty_folders]
+        leaves += [_sha256(FOLDER, DOMAIN, _framed(name.encode())) for name in self.empty_folders]
         return _sha256(ROOT, DOMAIN, _u64(len(leaves)), merkle_root(leaves))
 
     @cached_property
@@ -95,8 +99,7 @@ def each_file(path: Path, read: Callable[[int, str], T]) -> tuple[Listing, list[
     with opened_root(path) as root, ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         listing = listed(root)
         found: list[Callable[[], T]] = []
-        for name in listing.files:
-            file = open_regular(root.descriptor, name)
+        for name, file in opened_files(root.descriptor, listing.files):
             if os.fstat(file).st_size >= LARGE:
                 # Opened again by its thread: thousands of shards would be more than a process may have open.
                 os.close(file)
@@ -123,10 +126,10 @@ def pieces(file: int, name: str, into: memoryview | None = None) -> Iterator[mem
     Raises Refused (OS706) when size or time of change differ between the first and the last byte.
     """
     before = os.fstat(file)
-    buffer = memoryview(bytearray(min(CHUNK, before.st_size + 1))) if into is None else into
+    buffer = memoryview(bytearray(min(CHUNK, before.st_size))) if into is None else into
     total = 0
     # No further than the size it had: what grows as fast as it is read would never end.
-    while total <= before.st_size and (
+    while total < before.st_size and (
         count := _read(file, buffer if into is None else into[total : total + CHUNK], name)
     ):
         yield buffer[:count] if into is None else into[total : total + count]
@@ -179,10 +182,8 @@ def _sha256(*parts: bytes) -> bytes:
     return hashlib.sha256(b"".join(parts)).digest()
 
 
-def _framed(*parts: bytes) -> Iterator[bytes]:
-    for part in parts:
-        yield _u64(len(part))
-        yield part
+def _framed(part: bytes) -> bytes:
+    return _u64(len(part)) + part
 
 
 def _u64(number: int) -> bytes:

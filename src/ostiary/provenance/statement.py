@@ -1,5 +1,6 @@
 """What a signature says: an in-toto Statement v1 over the manifest of a model."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -7,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, ValidationError
 
+from ostiary.core.errors import ConfigError
 from ostiary.core.records import Frozen
 from ostiary.provenance import strict
 from ostiary.provenance.envelope import MAX_ENVELOPE, first_error
@@ -22,6 +24,7 @@ ROOT = "ostiaryRootV1"
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f/\\]+$")]
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_DIGEST = re.compile(f"[0-9a-f]{{{2 * DIGEST_BYTES}}}")
 TensorSpec = tuple[str, tuple[int, ...]]
 
 
@@ -99,7 +102,16 @@ def state(
     tensors: Mapping[str, Mapping[str, TensorSpec]] | None = None,
     created: datetime | None = None,
 ) -> bytes:
-    """The payload that says: the model `name` is these files. The time is now unless it is given."""
+    """The payload that says: the model `name` is these files. The time is now unless it is given.
+
+    Raises ConfigError for a name that cannot be signed.
+    """
+    try:
+        Subject(name=name, digest={})
+    except ValidationError as error:
+        raise ConfigError(
+            f"{name[:200]!r} is no name of a model", hint="a name without slashes or line ends"
+        ) from error
     moment = (created or datetime.now(UTC)).astimezone(UTC).replace(microsecond=0)
     predicate = {
         "name": name,
@@ -111,7 +123,7 @@ def state(
         "emptyFolders": manifest.empty_folders,
         "tensors": tensors,
     }
-    payload = strict.canonical(
+    return strict.canonical(
         {
             "_type": STATEMENT,
             "subject": [{"name": name, "digest": {ROOT: manifest.root.hex()}}],
@@ -119,8 +131,6 @@ def state(
             "predicate": {key: value for key, value in predicate.items() if value is not None},
         }
     )
-    read_statement(payload, name)
-    return payload
 
 
 def read_statement(payload: bytes, where: str) -> Statement:
@@ -170,4 +180,4 @@ def name_reasons(names: list[str]) -> list[Reason]:
 
 def is_digest(text: str) -> bool:
     """Whether a text is a digest of 32 bytes in lower-case hex."""
-    return len(text) == 2 * DIGEST_BYTES and all(letter in "0123456789abcdef" for letter in text)
+    return _DIGEST.fullmatch(text) is not None
