@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, ValidationError
@@ -59,6 +60,7 @@ class Model(Frozen):
     emptyFolders: tuple[str, ...] = ()  # noqa: N815
     tensors: dict[str, dict[str, TensorSpec]] | None = None
 
+    @cached_property
     def manifest(self) -> Manifest:
         """The manifest that was signed."""
         files = tuple(FileDigest(file.path, file.size, bytes.fromhex(file.digest)) for file in self.files)
@@ -91,7 +93,7 @@ class Statement(Frozen):
     def claim(self) -> Claim:
         """What is said, apart from how."""
         model = self.predicate
-        return Claim(model.name, model.manifest(), True, model.version, model.created, model.tensors)
+        return Claim(model.name, model.manifest, True, model.version, model.created, model.tensors)
 
 
 def state(
@@ -166,7 +168,7 @@ def _contradictions(found: Statement, where: str) -> list[Reason]:
         if names != sorted(set(names), key=str.encode):
             return [Reason("OS732", where, "it names a file twice, or not in the order of names")]
     reasons = name_reasons([*(file.path for file in model.files), *model.emptyFolders])
-    manifest = model.manifest()
+    manifest = model.manifest
     if not reasons and (manifest.root.hex() != stated[ROOT] or manifest.oms_root.hex() != model.omsRoot):
         reasons.append(Reason("OS711", where, "its roots are not those of the files that it names"))
     return reasons

@@ -158,8 +158,8 @@ def compare(claim: Claim, found: Manifest) -> None:
     if reasons:
         left = len(reasons) - MAX_NAMED
         raise Refused(reasons[:MAX_NAMED] + [Reason("OS707", "model", f"and {left} more")] * (left > 0))
-    if signed.oms_root != found.oms_root or (claim.bound and signed.root != found.root):
-        raise Refused([Reason("OS711", "model", "its root is not the one that was signed")])
+    if len(before) != len(signed.files) or list(before) != list(after):
+        raise Refused([Reason("OS711", "model", "its files are not in the order that was signed")])
 
 
 def _altered(signed: FileDigest, found: FileDigest) -> Reason:
