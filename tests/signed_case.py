@@ -4,7 +4,6 @@ import base64
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,9 @@ import torch
 from safetensors.torch import save_file
 from securesystemslib.signer import CryptoSigner
 
-from ostiary.provenance.envelope import Opened, opened, sign
+from ostiary.provenance.envelope import opened, sign
 from ostiary.provenance.keys import new_key, read_private
 from ostiary.provenance.sign import sign_model
-
-NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -87,6 +84,3 @@ def flip(path: Path, at: int) -> None:
 def payload_of(signature: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(base64.b64decode(json.loads(signature.read_bytes())["payload"]))
     return found
-
-
-__all__ = ["NOW", "Opened", "Signed", "flip", "make_signed", "payload_of", "write_model"]

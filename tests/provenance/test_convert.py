@@ -26,6 +26,7 @@ from ostiary.provenance import convert as module
 from ostiary.provenance.convert import convert
 from ostiary.provenance.refusal import Refused
 from ostiary.provenance.safetensors_header import read_header
+from ostiary.provenance.tensors import DTYPES
 
 W = torch.arange(12.0).reshape(3, 4)
 ARRAY = np.arange(6, dtype=">i4").reshape(2, 3)
@@ -43,6 +44,8 @@ STATE: dict[str, Any] = {
     "array": ARRAY,
 }
 NEWER = [f"type {kind}" for kind in _KINDS if "uint16" in str(kind) or "float8" in str(kind)]
+
+TYPES = {kind: name for name, kind in DTYPES.items()}
 
 
 @pytest.fixture(scope="module", params=["zip", "old"])
@@ -228,6 +231,6 @@ def test_the_writer_alone(tmp_path: Path) -> None:
     from ostiary.provenance.convert_child import write
 
     with pytest.raises(TypeError, match="which safetensors does not have"):
-        write({"w": torch.eye(2).to_sparse()}, {}, -1, torch)
+        write({"w": torch.eye(2).to_sparse()}, {}, -1, TYPES, torch)
     with io.FileIO(tmp_path / "new", "w") as stream:
-        assert write({"w": W.conj()}, {}, stream.fileno(), torch) == 48
+        assert write({"w": W.conj()}, {}, stream.fileno(), TYPES, torch) == 48

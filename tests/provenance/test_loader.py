@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -162,6 +163,16 @@ CONTENTS: dict[str, tuple[Callable[[Signed], object], Callable[[Signed], object]
         write("chat_template.jinja", "{% if %}"),
         ["OS766"],
     ),
+    "a template under an escaped name": (
+        write("tokenizer_config.json", '{"chat\\u005ftemplate": "{{ messages[0].content }}"}'),
+        write("tokenizer_config.json", '{"chat\\u005ftemplate": "{{ messages.__class__ }}"}'),
+        ["OS766"],
+    ),
+    "infinity in a complex number": (
+        lambda it: save_file({"x": torch.ones(2, dtype=torch.complex64)}, it.folder / "x.safetensors"),
+        lambda it: save_file({"x": torch.tensor([complex(0, torch.inf)])}, it.folder / "x.safetensors"),
+        ["OS762"],
+    ),
     "NaN": (
         lambda it: save_file({"x": torch.tensor([1.0, -2.0])}, it.folder / "x.safetensors"),
         lambda it: save_file({"x": torch.tensor([1.0, torch.nan])}, it.folder / "x.safetensors"),
@@ -200,6 +211,19 @@ def test_a_checkpoint_is_loaded_where_the_policy_allows_weights_only(signed: Sig
     assert codes(signed) == ["OS760"] and codes(signed, allowed) == []
     found = load_verified(signed.folder, policy(signed, allowed))
     assert found.state["x"].tolist() == [0.0, 1.0, 2.0]
+
+
+def test_a_checkpoint_that_torch_does_not_read_as_weights_is_refused(signed: Signed) -> None:
+    """Arrays of numbers pass the inspection, and torch wants their classes named."""
+    for file in signed.folder.glob("*.safetensors"):
+        file.unlink()
+    torch.save({"x": torch.ones(2)}, signed.folder / "x.pt")
+    resign(signed)
+    allowed = 'formats = ["weights-only"]'
+    assert codes(signed, allowed) == []
+    torch.save({"x": np.ones(2)}, signed.folder / "x.pt")
+    resign(signed)
+    assert codes(signed, allowed) == ["OS769"]
 
 
 def test_a_checkpoint_that_calls_what_weights_do_not_need_is_refused(signed: Signed) -> None:

@@ -116,6 +116,13 @@ def test_one_key_under_two_names_is_one_key(signed: Signed) -> None:
         read_trust(store)
 
 
+def test_the_identities_named_are_those_that_hold(signed: Signed) -> None:
+    """One key under two names, of which one has expired."""
+    store = signed.store(identity=f"expires = {day(NOW - DAY)}")
+    store.write_text(store.read_text() + '[[identity]]\nname = "now"\nkey = "producer.pub"\nroles = ["producer"]\n')
+    assert verify(signed.folder, signed.signature, read_trust(store)).signers == ("now",)
+
+
 def test_a_key_renewed_with_a_time_of_overlap(signed: Signed) -> None:
     """The old key runs out tomorrow, the new one counts since yesterday: both sign today, one the day after."""
     store = signed.store(identity=f"expires = {day(NOW + DAY)}")

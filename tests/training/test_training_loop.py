@@ -13,7 +13,7 @@ from ostiary.data import ArraySet
 from ostiary.models.classifier import TorchClassifier
 from ostiary.training import Recipe, accuracy, per_class, predictions, rate, train
 from ostiary.training.flow import moments, new_model
-from ostiary.training.loop import _epoch_batches, _steps
+from ostiary.training.loop import _epoch_batches, _steps, has_fast_bf16
 
 RECIPE = Recipe(epochs=3, batch=16, lr=0.05, padding=1, precision="fp32")
 
@@ -183,3 +183,12 @@ def test_accuracy_and_predictions(data: ArraySet) -> None:
     assert rate(torch.tensor([True, False, True])).value == pytest.approx(2 / 3)
     rows = per_class(torch.tensor([0, 1, 1, 0]), torch.tensor([0, 0, 1, 1]), 3)
     assert [(row.k, row.n) for row in rows] == [(1, 2), (1, 2), (0, 0)]
+
+
+@pytest.mark.parametrize(("limit", "fast"), [("", True), ("ALL", True), ("AVX512_CORE_BF16", True), ("AVX2", False)])
+def test_bf16_is_fast_only_where_the_instructions_may_be_used(
+    monkeypatch: pytest.MonkeyPatch, limit: str, fast: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert has_fast_bf16(torch.device("cpu")) is fast

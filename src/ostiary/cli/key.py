@@ -2,7 +2,6 @@
 
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -88,11 +87,9 @@ def ask(what: str, *, confirm: bool = False) -> bytes:
 
 def open_private(path: str) -> Any:
     """The signer in a private key file; a passphrase is asked for only where there is one."""
-    from ostiary.provenance.keys import read_private
+    from ostiary.provenance.keys import NeedsPassphrase, read_private
 
-    encrypted = "ENCRYPTED" in Path(path).read_text(encoding="ascii", errors="replace")[:64] if _small(path) else False
-    return read_private(path, passphrase=ask(f"passphrase of '{path}'") if encrypted else None)
-
-
-def _small(path: str) -> bool:
-    return Path(path).is_file() and Path(path).stat().st_size < 2**20
+    try:
+        return read_private(path)
+    except NeedsPassphrase:
+        return read_private(path, passphrase=ask(f"passphrase of '{path}'"))

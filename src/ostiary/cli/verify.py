@@ -58,13 +58,8 @@ def command(ctx: click.Context, /, path: str, signature: str, trust: str, **o: A
     found = found.model_copy(update={"command": ("ostiary", *sys.argv[1:])})
     for report in reports:
         write_text(Path(report), found.to_json())
-    click.echo(found.to_json() if form_is_json(o) else text_of(found), nl=not form_is_json(o))
+    click.echo(found.to_json().rstrip() if o["form"] == "json" else text_of(found))
     sys.exit(0 if found.decision == "accepted" else 1)
-
-
-def form_is_json(o: dict[str, Any]) -> bool:
-    """Whether JSON was asked for."""
-    return bool(o["form"] == "json")
 
 
 def text_of(found: "Decision") -> str:

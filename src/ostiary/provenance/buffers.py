@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from ostiary.provenance.files import shown
+from ostiary.provenance.files import seal, shown, write_all
 from ostiary.provenance.manifest import Algorithm, FileDigest, Manifest, each_file, hasher, pieces
 from ostiary.provenance.refusal import Reason, Refused
 
@@ -78,12 +78,7 @@ def as_files(files: Mapping[str, memoryview], name: str | None) -> Iterator[Path
 
 
 def _sealed(name: str, data: memoryview) -> int:
-    import fcntl
-
     handle = os.memfd_create(name[:100], os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    left = data
-    while left:
-        left = left[os.write(handle, left) :]
-    seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-    fcntl.fcntl(handle, fcntl.F_ADD_SEALS, seals)
+    write_all(handle, data)
+    seal(handle)
     return handle

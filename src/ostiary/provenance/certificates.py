@@ -1,6 +1,5 @@
 """Certificates that a CA one trusts issued for signing code; the chain in a signature is a way there, no more."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -19,7 +18,7 @@ from ostiary.provenance.trust import Identity, Trust
 def certified(
     chain: Sequence[bytes], payload: bytes, signature: bytes, trust: Trust, now: datetime, where: str
 ) -> Mapping[str, tuple[Identity, ...]]:
-    """The trusted identities whose CA certified the key that signed `payload`, by the SHA-256 of the certificate.
+    """The trusted identities whose CA certified the key that signed `payload`, by the id of that key.
 
     `chain` are certificates in DER, that of the signer first. There is no authority but those of the trust store.
     Raises Refused: damaged (OS721), not from a trusted authority (OS714), out of its time (OS770), not for signing
@@ -41,29 +40,23 @@ def certified(
         raise Refused(
             [Reason("OS772", where, f"the certificate is for {subjects}, whom the trust store does not name")]
         )
-    refusals = {
-        identity.name: _chain_refusal(leaf, between, trust.authorities[identity.name], now) for identity in known
-    }
-    good = tuple(identity for identity in known if refusals[identity.name] is None)
+    refusals = [_chain_refusal(leaf, between, trust.authorities[identity], now) for identity in known]
+    good = tuple(identity for identity, reason in zip(known, refusals, strict=True) if reason is None)
     if not good:
-        raise Refused([reason for reason in refusals.values() if reason is not None])
-    return {hashlib.sha256(chain[0]).hexdigest(): good}
+        raise Refused([reason for reason in refusals if reason is not None])
+    return {key.keyid: good}
 
 
 def _chain_refusal(
-    leaf: x509.Certificate, between: Sequence[x509.Certificate], authority: bytes, now: datetime
+    leaf: x509.Certificate, between: Sequence[x509.Certificate], authority: Sequence[x509.Certificate], now: datetime
 ) -> Reason | None:
     """Why a certificate is not one of `authority` for signing code at `now`; None when it is."""
-    try:
-        roots = x509.load_pem_x509_certificates(authority)
-    except ValueError as error:
-        raise FormatError("the `authority` of an identity is no certificate in PEM") from error
     end = verification.ExtensionPolicy.permit_all().require_present(
         x509.ExtendedKeyUsage, verification.Criticality.AGNOSTIC, _signs_code
     )
     verifier = (
         verification.PolicyBuilder()
-        .store(verification.Store(roots))
+        .store(verification.Store(list(authority)))
         .time(now)
         .extension_policies(ca_policy=verification.ExtensionPolicy.webpki_defaults_ca(), ee_policy=end)
         .build_client_verifier()

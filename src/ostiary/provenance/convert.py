@@ -1,7 +1,5 @@
 """A checkpoint rewritten as safetensors: inspected first, then read as weights only in a child process."""
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import mmap
@@ -19,6 +17,7 @@ from typing import Any
 from ostiary import __version__
 from ostiary.core.errors import FormatError
 from ostiary.core.files import atomic, refuse_existing
+from ostiary.provenance.files import seal, write_all
 from ostiary.provenance.pickles import MAX_BYTES, Inspection, inspect_handle
 from ostiary.provenance.refusal import Reason, Refused
 from ostiary.provenance.safetensors_header import read_header
@@ -94,11 +93,9 @@ def _fill(handle: int, source: Path) -> str:
         digest = hashlib.sha256()
         while piece := stream.read(_PIECE):
             digest.update(piece)
-            _write_all(handle, piece)
-    if hasattr(fcntl, "F_ADD_SEALS"):
-        with contextlib.suppress(OSError):  # a temporary file takes none
-            seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-            fcntl.fcntl(handle, fcntl.F_ADD_SEALS, seals)
+            write_all(handle, piece)
+    if hasattr(os, "memfd_create"):
+        seal(handle)
     return digest.hexdigest()
 
 
@@ -117,12 +114,6 @@ def _private() -> Iterator[int]:
     else:
         with tempfile.TemporaryFile() as file:
             yield file.fileno()
-
-
-def _write_all(handle: int, piece: bytes) -> None:
-    left = memoryview(piece)
-    while left:
-        left = left[os.write(handle, left) :]
 
 
 def _in_child(handle: int, temporary: Path, metadata: dict[str, str], name: str) -> dict[str, Any]:

@@ -33,7 +33,9 @@ def _rewrite(order: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from ostiary.models.checkpoint import find_state
+    from ostiary.provenance.tensors import DTYPES
 
+    types = {kind: name for name, kind in DTYPES.items()}
     handle = order["source"]
     with torch.serialization.safe_globals(_numpy_parts(np)):
         torch.load(_warm_up(torch), weights_only=True)
@@ -42,7 +44,7 @@ def _rewrite(order: dict[str, Any]) -> dict[str, Any]:
         loaded = torch.load(*_source(handle), map_location="cpu", weights_only=True, mmap=_mapped(handle))
     under: list[str] = []
     state = find_state("the file", _tensors(loaded, torch, np), under)
-    written = write(state, order["metadata"], order["out"], torch)
+    written = write(state, order["metadata"], order["out"], types, torch)
     return {"tensors": len(state), "bytes": written, "under": under}
 
 
@@ -85,15 +87,12 @@ def _tensors(loaded: Any, torch: Any, np: Any, depth: int = 3) -> Any:
     return loaded
 
 
-def write(state: dict[str, Any], metadata: dict[str, str], out: int, torch: Any) -> int:
+def write(state: dict[str, Any], metadata: dict[str, str], out: int, types: dict[Any, str], torch: Any) -> int:
     """Write tensors as safetensors to the descriptor `out`, one after the other; the bytes of all tensors.
 
     Wide number types come first, so that every tensor begins at a multiple of its width. Raises TypeError for a
     tensor that safetensors has no type for.
     """
-    from safetensors.torch import _TYPES
-
-    types = {kind: name for name, kind in _TYPES.items()}
     header: dict[str, Any] = {"__metadata__": metadata}
     order = sorted(state, key=lambda name: (-state[name].element_size(), name))
     at = 0

@@ -37,6 +37,49 @@ class Listing:
     empty_folders: tuple[str, ...] = ()
 
 
+def read_up_to(path: Path, limit: int) -> bytes:
+    """The bytes of a small file, at most one more than `limit`: who needs it whole looks at the length.
+
+    Raises FileNotFoundError, or FormatError for what cannot be read or is no regular file.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(file, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                raise FormatError(f"'{path}' is no regular file", hint="give the file itself")
+            return stream.read(limit + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise FormatError(f"cannot read '{path}': {error.strerror}") from error
+
+
+def read_small(path: Path, limit: int) -> bytes:
+    """All bytes of a small file. Raises FormatError when it is missing, unreadable or has more than `limit` bytes."""
+    try:
+        data = read_up_to(path, limit)
+    except FileNotFoundError as error:
+        raise FormatError(f"no such file: '{path}'", hint="check the path") from error
+    if len(data) > limit:
+        raise FormatError(f"'{path}' is too large: it has more than {limit} bytes")
+    return data
+
+
+def write_all(handle: int, data: bytes | memoryview) -> None:
+    """Write to a descriptor until all of `data` is written."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(handle, left) :]
+
+
+def seal(handle: int) -> None:
+    """Make memory behind a descriptor unchangeable, for this process, too; on Linux alone."""
+    import fcntl
+
+    seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+    fcntl.fcntl(handle, fcntl.F_ADD_SEALS, seals)
+
+
 def require(path: Path) -> None:
     """Raises FormatError when nothing is at `path`: a mistyped name is no refusal."""
     if not os.path.lexists(path):

@@ -1,20 +1,21 @@
 """Keyless signatures of sigstore, checked offline with a trust configuration that is on this machine."""
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from cryptography.hazmat.primitives.serialization import Encoding
-
 from ostiary.core.errors import MissingExtra
+from ostiary.provenance.keys import key_id
 from ostiary.provenance.refusal import Reason, Refused
 from ostiary.provenance.trust import Identity, Trust
 
 
-def keyless(data: bytes, trust: Trust, where: str) -> Mapping[str, tuple[Identity, ...]]:
-    """The trusted identities, by subject and sign-in service, that a sigstore bundle is from.
+def keyless(data: bytes, payload: bytes, trust: Trust, where: str) -> Mapping[str, tuple[Identity, ...]]:
+    """The trusted identities, by subject and sign-in service, that `payload`, as we read it from a bundle, is from.
+
+    The sigstore package reads the bundle for itself; what it verified must be what was read here, or one reader could
+    be shown what the other never verified.
 
     Time comes from the transparency log in the bundle. The trust configuration is the store's `sigstore`, else that
     which comes with the sigstore package; nothing is fetched.
@@ -45,12 +46,15 @@ def keyless(data: bytes, trust: Trust, where: str) -> Mapping[str, tuple[Identit
         for identity in known:
             try:
                 bundle = Bundle.from_json(data)
-                verifier.verify_dsse(bundle, policy.Identity(identity=identity.subject or "", issuer=identity.issuer))
+                who = policy.Identity(identity=identity.subject or "", issuer=identity.issuer)
+                verified = verifier.verify_dsse(bundle, who)[1]
             except (Error, ValueError) as error:
                 reasons.append(Reason(_code(str(error)), where, _first_line(error)))
-            else:
-                fits = trust.by_subject(frozenset({identity.subject or ""}), issuer=identity.issuer)
-                return {hashlib.sha256(bundle.signing_certificate.public_bytes(Encoding.DER)).hexdigest(): fits}
+                continue
+            if verified != payload:
+                raise Refused([Reason("OS724", where, "two readers see two payloads in it")])
+            fits = trust.by_subject(frozenset({identity.subject or ""}), issuer=identity.issuer)
+            return {key_id(bundle.signing_certificate.public_key()): fits}
         raise Refused(reasons)
 
 

@@ -14,12 +14,17 @@ from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from ostiary.core.errors import ConfigError, FormatError
 from ostiary.core.files import atomic, refuse_existing, write_text
+from ostiary.provenance.files import read_small
 
 KeyKind = Literal["ed25519", "ecdsa"]
 PublicKey = Ed25519PublicKey | ec.EllipticCurvePublicKey
 PrivateKey = Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 CURVES = ("secp256r1", "secp384r1", "secp521r1")
 MAX_PEM = 16384
+
+
+class NeedsPassphrase(ConfigError):
+    """A private key is encrypted, and no passphrase was given."""
 
 
 def new_key(name: Path | str, kind: KeyKind = "ed25519", *, passphrase: bytes | None = None) -> tuple[Path, Path]:
@@ -47,18 +52,19 @@ def new_key(name: Path | str, kind: KeyKind = "ed25519", *, passphrase: bytes | 
 def read_private(path: Path | str, *, passphrase: bytes | None = None) -> CryptoSigner:
     """The signer of a private key file.
 
-    Raises FormatError for what is no Ed25519 or ECDSA key, ConfigError when the passphrase is missing, wrong or not
-    asked for, or when others than its owner may read the file.
+    Raises FormatError for what is no Ed25519 or ECDSA key, NeedsPassphrase when it is encrypted and none was given,
+    ConfigError when the passphrase is wrong or not needed, or when others than its owner may read the file.
     """
     path = Path(path)
-    pem = read_pem(path)
+    pem = read_small(path, MAX_PEM)
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise ConfigError(f"others may read the private key '{path}'", hint=f"chmod 600 {path}")
     try:
         private = serialization.load_pem_private_key(pem, passphrase)
     except TypeError as error:
-        asked = "needs a passphrase" if passphrase is None else "has no passphrase"
-        raise ConfigError(f"the private key '{path}' {asked}", hint="see `ostiary sign --help`") from error
+        if passphrase is None:
+            raise NeedsPassphrase(f"the private key '{path}' needs a passphrase") from error
+        raise ConfigError(f"the private key '{path}' has no passphrase", hint="leave it out") from error
     except (ValueError, UnsupportedAlgorithm) as error:
         if passphrase is not None and b"ENCRYPTED" in pem:
             raise ConfigError(f"cannot open the private key '{path}'", hint="check the passphrase") from error
@@ -70,7 +76,7 @@ def read_private(path: Path | str, *, passphrase: bytes | None = None) -> Crypto
 
 def read_public(path: Path | str) -> SSlibKey:
     """The key of a public key file. Raises FormatError for what is no Ed25519 or ECDSA key."""
-    return parse_public(read_pem(Path(path)), str(path))
+    return parse_public(read_small(Path(path), MAX_PEM), str(path))
 
 
 def parse_public(pem: bytes, where: str) -> SSlibKey:
@@ -103,17 +109,3 @@ def public_pem(public: PublicKey) -> str:
     """A public key as PEM text."""
     form = serialization.PublicFormat.SubjectPublicKeyInfo
     return public.public_bytes(serialization.Encoding.PEM, form).decode()
-
-
-def read_pem(path: Path, *, limit: int = MAX_PEM) -> bytes:
-    """The bytes of a small file. Raises FormatError when it is missing, unreadable or large."""
-    try:
-        with path.open("rb") as stream:
-            pem = stream.read(limit + 1)
-    except FileNotFoundError as error:
-        raise FormatError(f"no such file: '{path}'", hint="check the path of the key") from error
-    except OSError as error:
-        raise FormatError(f"cannot read '{path}': {error.strerror}") from error
-    if len(pem) > limit:
-        raise FormatError(f"'{path}' is too large for a key")
-    return pem

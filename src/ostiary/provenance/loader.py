@@ -54,11 +54,15 @@ class Loaded:
             return load_model(path, arch, **how)
 
     def transformers(self, kind: str = "AutoModel", **how: Any) -> Any:
-        """What `from_pretrained` of the transformers class `kind` makes of these bytes, without network."""
+        """What `from_pretrained` of the transformers class `kind` makes of these bytes, without network.
+
+        Code that comes with them is not run unless the caller says `trust_remote_code=True`.
+        """
         import transformers
 
+        how = {"local_files_only": True, "trust_remote_code": False, **how}
         with self.as_path() as path:
-            return getattr(transformers, kind).from_pretrained(path, local_files_only=True, **how)
+            return getattr(transformers, kind).from_pretrained(path, **how)
 
 
 @dataclass

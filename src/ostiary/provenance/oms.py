@@ -140,7 +140,7 @@ def prove_bundle(
     else:
         from ostiary.provenance.keyless import keyless
 
-        by = keyless(data, trust, where)
+        by = keyless(data, payload, trust, where)
     return _claim(payload, where), by
 
 

@@ -1,6 +1,5 @@
 """What may be loaded here, and what must be true of it: a policy from one TOML file."""
 
-import hashlib
 import tomllib
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,14 +8,13 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, ValidationError
 
-from ostiary.core.errors import ConfigError, FormatError
+from ostiary.core.errors import ConfigError
 from ostiary.core.records import Frozen
 from ostiary.provenance.envelope import first_error
-from ostiary.provenance.refusal import Reason, Refused
-from ostiary.provenance.trust import Hex, Trust, read_trust
+from ostiary.provenance.strict import Hex
+from ostiary.provenance.trust import Trust, read_pinned, read_trust
 
 Format = Literal["safetensors", "weights-only"]
-MAX_POLICY = 2**20
 HINT = "docs/provenance.md shows a policy"
 
 
@@ -78,18 +76,7 @@ def read_policy(path: Path | str, *, pin: str | None = None) -> Policy:
     that mean nothing) or Refused (OS750: not the file that was pinned).
     """
     path = Path(path)
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_POLICY + 1)
-    except FileNotFoundError as error:
-        raise FormatError(f"no such file: '{path}'", hint="check the path of the policy") from error
-    except OSError as error:
-        raise FormatError(f"cannot read '{path}': {error.strerror}") from error
-    found = hashlib.sha256(data).hexdigest()
-    if pin is not None and found != pin.lower():
-        raise Refused([Reason("OS750", path.name, f"its SHA-256 is {found}, not the pinned {pin[:80]}")])
-    if len(data) > MAX_POLICY:
-        raise ConfigError(f"'{path}' has more than {MAX_POLICY} bytes", hint=HINT)
+    data, found = read_pinned(path, pin)
     value = _parse(data, path)
     if value is None or "identity" in value:
         trust = read_trust(path, pin=found)

@@ -24,7 +24,6 @@ ROOT = "ostiaryRootV1"
 """The name of our root among a subject's digests; no `sha256`, so that no other reader takes it for a file's."""
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f/\\]+$")]
-Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _DIGEST = re.compile(f"[0-9a-f]{{{2 * DIGEST_BYTES}}}")
 TensorSpec = tuple[str, tuple[int, ...]]
 
@@ -55,7 +54,7 @@ class Model(Frozen):
     version: Annotated[int, Field(ge=0)] | None = None
     created: AwareDatetime
     algorithm: Algorithm
-    omsRoot: Hex  # noqa: N815 - JSON's habit
+    omsRoot: strict.Hex  # noqa: N815 - JSON's habit
     files: tuple[SignedFile, ...]
     emptyFolders: tuple[str, ...] = ()  # noqa: N815
     tensors: dict[str, dict[str, TensorSpec]] | None = None

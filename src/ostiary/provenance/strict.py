@@ -1,9 +1,14 @@
 """JSON from strangers, read so that no two readers can take it for two things."""
 
 import json
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
+
+from pydantic import Field
 
 from ostiary.provenance.refusal import Reason, Refused
+
+Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""A digest of 32 bytes as text."""
 
 
 def parse(data: bytes, where: str, *, limit: int) -> Any:

@@ -21,7 +21,7 @@ def _templates(name: str, data: bytes) -> Iterator[str]:
     if name.endswith((".jinja", ".jinja2", ".j2")):
         yield data.decode(errors="replace")
         return
-    if not name.endswith(".json") or b"chat_template" not in data:
+    if not name.endswith(".json") or (b"chat_template" not in data and b"\\u" not in data):
         return
     try:
         found = json.loads(data)

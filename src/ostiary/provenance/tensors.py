@@ -68,6 +68,8 @@ def value_reasons(parts: Parts) -> list[Reason]:
 
 
 def _finite(tensor: Tensor) -> bool:
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
     if not tensor.is_floating_point() or not tensor.numel():
         return True
     if tensor.element_size() == 1:

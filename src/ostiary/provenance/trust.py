@@ -9,19 +9,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+from cryptography.x509 import Certificate, load_pem_x509_certificates
 from pydantic import AwareDatetime, Field, ValidationError, field_validator, model_validator
 from securesystemslib.signer import SSlibKey
 
 from ostiary.core.errors import ConfigError, FormatError
 from ostiary.core.records import Frozen
 from ostiary.provenance.envelope import first_error
-from ostiary.provenance.keys import parse_public, read_pem
+from ostiary.provenance.files import read_small
+from ostiary.provenance.keys import MAX_PEM, parse_public
 from ostiary.provenance.refusal import Reason, Refused
+from ostiary.provenance.strict import Hex
 
 Role = Literal["producer", "scanner", "data-owner"]
 ROLES: tuple[Role, ...] = ("producer", "scanner", "data-owner")
 MAX_STORE = 2**20
-Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 HINT = "docs/provenance.md shows a trust store"
 
 
@@ -90,7 +92,7 @@ class Trust:
     store: Store | None
     keys: Mapping[str, SSlibKey]
     identities: Mapping[str, tuple[Identity, ...]]
-    authorities: Mapping[str, bytes] = field(default_factory=dict)
+    authorities: Mapping[Identity, tuple[Certificate, ...]] = field(default_factory=dict)
     sigstore: str | None = None
     digest: str | None = None
 
@@ -111,16 +113,7 @@ def read_trust(path: Path | str, *, pin: str | None = None) -> Trust:
     lists, thresholds that no set of its keys can meet) or Refused (OS750: not the file that was pinned).
     """
     path = Path(path)
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_STORE + 1)
-    except FileNotFoundError as error:
-        raise FormatError(f"no such file: '{path}'", hint="check the path of the key or of the store") from error
-    except OSError as error:
-        raise FormatError(f"cannot read '{path}': {error.strerror}") from error
-    found = hashlib.sha256(data).hexdigest()
-    if pin is not None and found != pin.lower():
-        raise Refused([Reason("OS750", path.name, f"its SHA-256 is {found}, not the pinned {pin[:80]}")])
+    data, found = read_pinned(path, pin)
     if data.lstrip().startswith(b"-----BEGIN"):
         key = parse_public(data, str(path))
         identity = Identity(name=path.stem, key=data.decode("ascii", "replace"), roles=ROLES)
@@ -128,9 +121,19 @@ def read_trust(path: Path | str, *, pin: str | None = None) -> Trust:
     return _read_store(path, data, found)
 
 
+def read_pinned(path: Path, pin: str | None) -> tuple[bytes, str]:
+    """The bytes of a policy or a trust store and their SHA-256, which must be `pin` where that is given.
+
+    Raises FormatError, or Refused (OS750: not the file that was pinned).
+    """
+    data = read_small(path, MAX_STORE)
+    found = hashlib.sha256(data).hexdigest()
+    if pin is not None and found != pin.lower():
+        raise Refused([Reason("OS750", path.name, f"its SHA-256 is {found}, not the pinned {pin[:80]}")])
+    return data, found
+
+
 def _read_store(path: Path, data: bytes, digest: str) -> Trust:
-    if len(data) > MAX_STORE:
-        raise ConfigError(f"'{path}' has more than {MAX_STORE} bytes", hint=HINT)
     try:
         store = Store.model_validate(tomllib.loads(data.decode()))
     except ValidationError as error:
@@ -139,19 +142,19 @@ def _read_store(path: Path, data: bytes, digest: str) -> Trust:
         raise ConfigError(f"'{path}' is neither a public key nor TOML: {error}", hint=HINT) from error
     keys: dict[str, SSlibKey] = {}
     identities: dict[str, tuple[Identity, ...]] = {}
-    authorities: dict[str, bytes] = {}
+    authorities: dict[Identity, tuple[Certificate, ...]] = {}
     for identity in store.identity:
         if identity.key is not None:
             key = parse_public(_pem(identity.key, path), f"{path}: {identity.name}")
             keys[key.keyid] = key
             identities[key.keyid] = (*identities.get(key.keyid, ()), identity)
         if identity.authority is not None:
-            authorities[identity.name] = _pem(identity.authority, path)
+            authorities[identity] = _certificates(_pem(identity.authority, path), f"{path}: {identity.name}")
     for role, count in store.threshold.items():
         able = {identity.key or identity.name for identity in store.identity if role in identity.roles}
         if count > len(able):
             raise ConfigError(f"'{path}' asks for {count} signatures as {role} and has {len(able)} keys", hint=HINT)
-    config = read_pem(path.parent / store.sigstore, limit=MAX_STORE).decode() if store.sigstore else None
+    config = read_small(path.parent / store.sigstore, MAX_STORE).decode() if store.sigstore else None
     return Trust(store, keys, identities, authorities, config, digest)
 
 
@@ -159,23 +162,26 @@ def _pem(text: str, store: Path) -> bytes:
     """PEM that stands in a store itself, or in the file that it names."""
     if text.lstrip().startswith("-----BEGIN"):
         return text.encode()
-    return read_pem(store.parent / text)
+    return read_small(store.parent / text, MAX_PEM)
 
 
-def unusable(
-    trust: Trust, signer: str, identities: tuple[Identity, ...], role: Role, model: str, now: datetime
-) -> Reason | None:
-    """Why what `signer` (the id of a key or of a certificate) signed does not count for `role` and `model`, or None.
+def _certificates(pem: bytes, where: str) -> tuple[Certificate, ...]:
+    try:
+        return tuple(load_pem_x509_certificates(pem))
+    except ValueError as error:
+        raise FormatError(f"the `authority` of '{where}' is no certificate in PEM", hint=HINT) from error
 
-    Revoked (OS740), out of its time (OS744), without the role (OS745), not for this model (OS746).
+
+def is_revoked(trust: Trust, key: str) -> bool:
+    """Whether the store revokes the key with this id."""
+    return trust.store is not None and key in trust.store.revoked.keys
+
+
+def unfit(identity: Identity, role: Role, model: str, now: datetime) -> Reason | None:
+    """Why what `identity` signed does not count for `role` and `model`; None when it does.
+
+    Out of its time (OS744), without the role (OS745), not for this model (OS746).
     """
-    if trust.store and signer in trust.store.revoked.keys:
-        return Reason("OS740", signer[:12], "this key is revoked")
-    reasons = [_unfit(identity, role, model, now) for identity in identities]
-    return None if None in reasons else reasons[0]
-
-
-def _unfit(identity: Identity, role: Role, model: str, now: datetime) -> Reason | None:
     if identity.expires is not None and now >= identity.expires:
         return Reason("OS744", identity.name, f"the identity expired on {day(identity.expires)}")
     if identity.not_before is not None and now < identity.not_before:

@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from ostiary.core.errors import FormatError
 from ostiary.provenance.envelope import MAX_ENVELOPE, opened, signers
-from ostiary.provenance.files import require, shown
+from ostiary.provenance.files import read_up_to, require, shown
 from ostiary.provenance.manifest import FileDigest, Manifest, OnBytes, digest
 from ostiary.provenance.memory import SKEW, remember
 from ostiary.provenance.refusal import Reason, Refused
 from ostiary.provenance.statement import Claim, read_statement
-from ostiary.provenance.trust import Identity, Role, Trust, day, unusable
+from ostiary.provenance.trust import Identity, Role, Trust, day, is_revoked, unfit
 
+ROLE: Role = "producer"
+"""The role in which models are signed."""
 MAX_NAMED = 50
 """Of a folder in which every file differs, so many are named."""
 
@@ -62,12 +63,9 @@ def read_signature(path: Path | str) -> bytes:
     """The bytes of a signature file. Raises Refused when there is none (OS701), FormatError when it is unreadable."""
     path = Path(path)
     try:
-        with path.open("rb") as stream:
-            return stream.read(MAX_ENVELOPE + 1)
+        return read_up_to(path, MAX_ENVELOPE)
     except FileNotFoundError as error:
         raise Refused([Reason("OS701", path.name, "there is no such signature file")]) from error
-    except OSError as error:
-        raise FormatError(f"cannot read '{path}': {error.strerror}") from error
 
 
 def vouch(
@@ -77,8 +75,6 @@ def vouch(
     name: str | None = None,
     now: datetime | None = None,
     state: Path | None = None,
-    role: Role = "producer",
-    where: str = "signature",
 ) -> Vouched:
     """Read a signature and check all of it that needs no file: keys, roles, number, time, name, version, revocation.
 
@@ -87,18 +83,25 @@ def vouch(
     now = now or datetime.now(UTC)
     if trust.store is not None and trust.digest is not None:
         remember(trust.store, trust.digest, now, state)
-    claim, by = prove(signature, trust, now, where)
-    refusals = {one: unusable(trust, one, known, role, claim.name, now) for one, known in sorted(by.items())}
-    good = [one for one, reason in refusals.items() if reason is None]
-    reasons = [reason for reason in refusals.values() if reason is not None]
-    if len(good) < (wanted := trust.threshold(role)):
+    claim, by = prove(signature, trust, now, "signature")
+    good: dict[str, list[str]] = {}
+    reasons: list[Reason] = []
+    for key, identities in sorted(by.items()):
+        if is_revoked(trust, key):
+            reasons.append(Reason("OS740", key[:12], "this key is revoked"))
+            continue
+        against = {identity.name: unfit(identity, ROLE, claim.name, now) for identity in identities}
+        if names := [name for name, reason in against.items() if reason is None]:
+            good[key] = names
+        else:
+            reasons += [reason for reason in against.values() if reason is not None]
+    if len(good) < (wanted := trust.threshold(ROLE)):
         if not reasons or wanted > 1:
-            reasons.append(Reason("OS727", where, f"{len(good)} of {wanted} signatures needed as {role}"))
+            reasons.append(Reason("OS727", "signature", f"{len(good)} of {wanted} signatures needed as {ROLE}"))
         raise Refused(reasons)
     if reasons := _outdated(claim, trust, now) + _misnamed(claim, name):
         raise Refused(reasons)
-    names = {identity.name for one in good for identity in by[one]}
-    return Vouched(claim, tuple(sorted(names)), tuple(good))
+    return Vouched(claim, tuple(sorted({name for names in good.values() for name in names})), tuple(good))
 
 
 def prove(
@@ -158,8 +161,6 @@ def compare(claim: Claim, found: Manifest) -> None:
     if reasons:
         left = len(reasons) - MAX_NAMED
         raise Refused(reasons[:MAX_NAMED] + [Reason("OS707", "model", f"and {left} more")] * (left > 0))
-    if len(before) != len(signed.files) or list(before) != list(after):
-        raise Refused([Reason("OS711", "model", "its files are not in the order that was signed")])
 
 
 def _altered(signed: FileDigest, found: FileDigest) -> Reason:
