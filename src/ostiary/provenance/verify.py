@@ -81,27 +81,49 @@ def vouch(
     Raises Refused.
     """
     now = now or datetime.now(UTC)
+    remember_store(trust, now, state)
+    claim, by = prove(signature, trust, now, "signature")
+    good = count_signers(by, trust, ROLE, [claim.name], now, "signature")
+    if reasons := _outdated(claim, trust, now) + _misnamed(claim, name):
+        raise Refused(reasons)
+    return Vouched(claim, tuple(sorted({name for names in good.values() for name in names})), tuple(good))
+
+
+def remember_store(trust: Trust, now: datetime, state: Path | None) -> None:
+    """Hold the trust store, where there is one, against what this machine has seen. Raises as `memory.remember`."""
     if trust.store is not None and trust.digest is not None:
         remember(trust.store, trust.digest, now, state)
-    claim, by = prove(signature, trust, now, "signature")
+
+
+def count_signers(
+    by: Mapping[str, tuple[Identity, ...]],
+    trust: Trust,
+    role: Role,
+    subjects: Sequence[str],
+    now: datetime,
+    where: str,
+) -> dict[str, list[str]]:
+    """The names of those who count, by key, of all `by` whom something is signed: fit in `role` for every subject.
+
+    Raises Refused when they are fewer than the trust asks for (OS727), with what speaks against the others: a revoked
+    key (OS740), time, role, name (OS744 to OS746).
+    """
     good: dict[str, list[str]] = {}
     reasons: list[Reason] = []
     for key, identities in sorted(by.items()):
         if is_revoked(trust, key):
             reasons.append(Reason("OS740", key[:12], "this key is revoked"))
             continue
-        against = {identity.name: unfit(identity, ROLE, claim.name, now) for identity in identities}
-        if names := [name for name, reason in against.items() if reason is None]:
+        against = {one.name: [unfit(one, role, subject, now) for subject in subjects] for one in identities}
+        if names := [name for name, found in against.items() if not any(found)]:
             good[key] = names
         else:
-            reasons += [reason for reason in against.values() if reason is not None]
-    if len(good) < (wanted := trust.threshold(ROLE)):
+            reasons += [reason for found in against.values() for reason in found if reason is not None]
+    if len(good) < (wanted := trust.threshold(role)):
         if not reasons or wanted > 1:
-            reasons.append(Reason("OS727", "signature", f"{len(good)} of {wanted} signatures needed as {ROLE}"))
+            reasons.append(Reason("OS727", where, f"{len(good)} of {wanted} signatures needed as {role}"))
         raise Refused(reasons)
-    if reasons := _outdated(claim, trust, now) + _misnamed(claim, name):
-        raise Refused(reasons)
-    return Vouched(claim, tuple(sorted({name for names in good.values() for name in names})), tuple(good))
+    return good
 
 
 def prove(
