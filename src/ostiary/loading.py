@@ -7,7 +7,7 @@ from typing import Any, overload
 from ostiary.core.errors import ConfigError
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.load import load_model
-from ostiary.provenance.loader import Loaded, load_verified
+from ostiary.provenance.loader import Evidence, Loaded, load_verified
 from ostiary.provenance.policy import Policy
 
 
@@ -30,6 +30,8 @@ def load(
     *,
     policy: Policy | Path | str,
     signature: Path | str | None = None,
+    scans: Sequence[Path | str] | None = None,
+    bom: Path | str | None = None,
     name: str | None = None,
     base: Path | str | None = None,
 ) -> Loaded: ...
@@ -41,6 +43,8 @@ def load(
     *,
     policy: Policy | Path | str | None = None,
     signature: Path | str | None = None,
+    scans: Sequence[Path | str] | None = None,
+    bom: Path | str | None = None,
     name: str | None = None,
     base: Path | str | None = None,
     **how: Any,
@@ -48,8 +52,9 @@ def load(
     """The classifier at `path`; with a `policy`, what is verified there, from the very bytes that were verified.
 
     Without a policy: as `load_model`, which says what the other options are. With one: as `load_verified`. `policy`
-    is a file of rules, a trust store or a public key. What comes back has the tensors as `state`, the other files as
-    `files` and the `decision`; its `classifier()` and `transformers()` make models of them.
+    is a file of rules, a trust store or a public key; `signature`, `scans` and `bom` are the files that speak for the
+    model, by default those beside it that end in `.sig`, `.scan` and `.bom`. What comes back has the tensors as
+    `state`, the other files as `files` and the `decision`; its `classifier()` and `transformers()` make models of them.
 
     Raises FormatError, ModelError, ConfigError, MissingExtra; with a policy also Refused, whose `reasons` say why.
     """
@@ -58,7 +63,10 @@ def load(
             raise ConfigError(
                 "a policy loads files as they are", hint="give arch and the other options to `load(...).classifier()`"
             )
-        return load_verified(path, policy, signature=signature, name=name, base=base)
-    if signature is not None or name is not None or base is not None:
-        raise ConfigError("signature, name and base need a policy", hint="give policy=, a public key will do")
+        evidence = Evidence(signature, scans, bom)
+        return load_verified(path, policy, evidence=evidence, name=name, base=base)
+    if any(one is not None for one in (signature, scans, bom, name, base)):
+        raise ConfigError(
+            "signature, scans, bom, name and base need a policy", hint="give policy=, a public key will do"
+        )
     return load_model(path, arch, **how)

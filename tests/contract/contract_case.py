@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ostiary.core.card import Card, Have
+from ostiary.core.card import FAMILIES, Card, Have
 from ostiary.core.catalog import PACKAGES, make, method_class, methods
 from ostiary.core.codes import CODES
 from ostiary.core.execute import Outcome, execute
@@ -89,6 +89,9 @@ def check_class(case: Case, protocol: Any) -> None:
     assert card.needs.modality != "any", f"{case.id}: its card must say which modality it works on"
     if case.verb not in ("attack", "perturb", "benign"):
         assert card.blind_spots, f"{case.id}: a defence must name its blind spots"
+    if card.families:
+        assert case.verb == "scan", f"{case.id}: only scans say which families they look for"
+        assert set(card.families) <= set(FAMILIES[card.needs.modality]), f"{case.id}: a family of another modality"
     if card.code:
         assert card.id in CODES[card.code].method, f"{card.code} must name {card.id} as its method"
     assert bool(card.limits) <= bool(card.code), f"{case.id}: limits make findings, and findings need a code"

@@ -21,7 +21,7 @@ from signed_case import Signed, flip, make_signed
 from ostiary.core.errors import ConfigError
 from ostiary.provenance import oms
 from ostiary.provenance.envelope import PAYLOAD_TYPE, sign
-from ostiary.provenance.loader import load_verified
+from ostiary.provenance.loader import Evidence, load_verified
 from ostiary.provenance.manifest import digest
 from ostiary.provenance.oms import MEDIA_TYPE, PREDICATE
 from ostiary.provenance.refusal import Refused
@@ -93,7 +93,7 @@ def test_we_verify_what_model_signing_signs(signed: Signed, inside: bool) -> Non
     assert model_signing("sign", "key", signed.folder, "--private_key", private, "--signature", signature) == 0
     found = verify(signed.folder, signature, read_trust(signed.public("second")))
     assert found.signers == ("second",) and found.claim.created is None
-    assert load_verified(signed.folder, signed.public("second"), signature=signature).state.keys() == {
+    assert load_verified(signed.folder, signed.public("second"), evidence=Evidence(signature)).state.keys() == {
         "a.weight",
         "b.weight",
     }

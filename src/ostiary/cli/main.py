@@ -32,6 +32,8 @@ COMMANDS = {
     "digest": "print what a model's bytes are",
     "sign": "sign a model's file or folder",
     "verify": "check that a model is what somebody trusted signed",
+    "attest": "state what a scan of a model found, or what it was built from",
+    "admit": "decide by a policy whether a model may be used here",
     "convert": "inspect a checkpoint and write its weights as safetensors",
     "report": "render records as one HTML or Markdown file",
     "methods": "list methods and architectures",

@@ -71,6 +71,7 @@ def _page(card: dict[str, Any]) -> str:
         f"  cost        {card['cost']}",
         f"  marks       {', '.join(card['marks']) or 'none'}",
     ]
+    lines += [f"  looks for   {', '.join(card['families'])}"] if card["families"] else []
     for limit in card["limits"]:
         bounds = [f"at least {limit['low']:g}"] if limit["low"] is not None else []
         bounds += [f"at most {limit['high']:g}"] if limit["high"] is not None else []

@@ -7,6 +7,14 @@ from typing import Literal
 Access = Literal["none", "labels", "probabilities", "gradients"]
 Modality = Literal["images", "text", "any"]
 Mark = Literal["mechanism", "scale"]
+Family = Literal[
+    "patch", "whole-image", "frequency", "warp", "all-to-all", "source-specific", "sample-specific", "phrase", "style"
+]
+FAMILIES: Mapping[Modality, tuple[Family, ...]] = {
+    "images": ("patch", "whole-image", "frequency", "warp", "all-to-all", "source-specific", "sample-specific"),
+    "text": ("phrase", "style"),
+}
+"""Kinds of backdoors, by what tells a search for them apart; where a scan looked for none of a kind, it says so."""
 
 ACCESS_ORDER: tuple[Access, ...] = ("none", "labels", "probabilities", "gradients")
 
@@ -84,7 +92,8 @@ class Card:
     findings and `limits` the built-in conjunction of ranges that makes a class suspicious when no
     calibration of the user's own is given. `size` names the measure of a trigger's own size, where there is one: it is
     held against reference models beside the first limit's measure. Where `confirms` is False, held-out flips confirm
-    none of its findings without reference models: they are `suspect`. `marks` are the conformance marks it has earned.
+    none of its findings without reference models: they are `suspect`. `families` are the kinds of backdoors that it
+    searches for; a scan of none clears none. `marks` are the conformance marks it has earned.
     """
 
     id: str
@@ -99,6 +108,7 @@ class Card:
     size: str = ""
     sample_limit: float | None = None
     confirms: bool = True
+    families: tuple[Family, ...] = ()
     deviations: tuple[str, ...] = ()
     blind_spots: tuple[str, ...] = ()
     marks: frozenset[Mark] = field(default_factory=frozenset)

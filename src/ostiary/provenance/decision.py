@@ -12,6 +12,7 @@ from ostiary.provenance.trust import Trust
 from ostiary.provenance.verify import Vouched
 
 SCHEMA_VERSION: Literal[1] = 1
+Outcome = Literal["met", "broken", "undecided", "not-asked"]
 
 
 class Ground(Frozen):
@@ -22,22 +23,31 @@ class Ground(Frozen):
     message: str
 
 
-class Decision(Frozen):
-    """Accepted, refused, or loaded in spite of reasons by an exemption that says why.
+class Ruling(Frozen):
+    """What came of one rule of a policy; `undecided` where the evidence itself leaves it open."""
 
-    `accepted` says unchanged, and signed by whom; it never says harmless.
+    rule: str
+    outcome: Outcome
+    reasons: tuple[Ground, ...] = ()
+
+
+class Decision(Frozen):
+    """Accepted, refused, or loaded in spite of reasons by an exemption that says why; of `admit`, rule by rule.
+
+    `accepted` says unchanged, and signed by whom, `admitted` that it met the policy's rules; neither says harmless.
+    `parts` are what was decided of a base model and of adapters.
 
     No part of it needs torch, so that verifying starts at once; that is why it is no `Record` (decision 28).
     `trust` is the SHA-256 of the trust store, `policy` that of the policy, where there were any.
     """
 
-    kind: Literal["verify", "load"]
+    kind: Literal["verify", "load", "admit"]
     schema_version: Literal[1] = SCHEMA_VERSION
     ostiary: str = ostiary.__version__
     created: str
     command: tuple[str, ...] = ()
     subject: str
-    decision: Literal["accepted", "refused", "exempted"]
+    decision: Literal["accepted", "refused", "exempted", "admitted", "incomplete"]
     name: str | None = None
     version: int | None = None
     signed: str | None = None
@@ -50,6 +60,8 @@ class Decision(Frozen):
     policy: str | None = None
     reasons: tuple[Ground, ...] = ()
     exemption: str | None = None
+    rules: tuple[Ruling, ...] = ()
+    parts: "tuple[Decision, ...]" = ()
 
     def to_json(self) -> str:
         """The decision as indented JSON with a final newline."""
@@ -91,7 +103,7 @@ def refused(
         decision="refused",
         trust=digest,
         policy=policy,
-        reasons=_grounds(error.reasons),
+        reasons=grounds(error.reasons),
     )
 
 
@@ -106,12 +118,13 @@ def exempted(subject: str, reasons: Sequence[Reason], exemption: Exemption, root
         root=root,
         trust=policy.trust.digest,
         policy=policy.digest,
-        reasons=_grounds(reasons),
+        reasons=grounds(reasons),
         exemption=f"{exemption.reason} (until {until})",
     )
 
 
-def _grounds(reasons: Sequence[Reason]) -> tuple[Ground, ...]:
+def grounds(reasons: Sequence[Reason]) -> tuple[Ground, ...]:
+    """Reasons as they stand on record."""
     return tuple(Ground(code=one.code, subject=one.subject, message=one.message) for one in reasons)
 
 

@@ -52,6 +52,7 @@ class B3D:
             "real trusted images, no synthetic ones",
             "findings are suspect, never confirmed: false alarms were seen, and their rate is not known",
         ),
+        families=("patch",),
         blind_spots=(
             "triggers over the whole image: blends, warps, sinusoids, quantisation",
             "triggers far smaller than a cell of the grid, and those that must match pixel by pixel",

@@ -33,6 +33,7 @@ class FrequencyTrigger(FormSearch):
             Limit(measure="size", high=5.0),  # models trained against adversarial examples need more towards all
         ),
         size="size",
+        families=("frequency",),
         blind_spots=(
             "a weak pattern towards a class that takes many frequencies by nature, without reference models",
             "patches and warps; triggers that differ from image to image",

@@ -45,6 +45,7 @@ class NeuralCleanse(PatchSearch):
             "after 8 and 20 rounds the search ends for all but the 10 and 3 smallest masks and 2 of typical size",
             "classes whose search ended early count with the size they would have if they shrank as the typical ones",
         ),
+        families=("patch",),
         blind_spots=(
             "triggers over the whole image: blends, warps, sinusoids, quantisation",
             "all-to-all and source-specific backdoors",

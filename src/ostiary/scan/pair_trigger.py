@@ -41,6 +41,7 @@ class PairTrigger(PatchSearch):
         version="2",
         limits=(Limit(measure="size_ratio", low=1.8), Limit(measure="flip_held_out", low=0.5)),
         size="mask_l1",
+        families=("source-specific",),
         blind_spots=(
             "triggers over the whole image",
             "backdoors that act on several classes, or on all",

@@ -41,6 +41,7 @@ class ShiftTrigger(PatchSearch):
         version="2",
         limits=(Limit(measure="size_ratio", low=4.0), Limit(measure="flip_held_out", low=0.4)),
         size="mask_l1",
+        families=("all-to-all",),
         blind_spots=(
             "all-to-all backdoors that move classes by different steps",
             "triggers over the whole image; backdoors with one target",

@@ -57,6 +57,7 @@ class TriggerSearch:
             "ranked by divergence alone: on small models a trigger draws attention to itself, and entropy says nothing",
             "single words, their extensions and pieces of elicited answers are candidates beside leaks",
         ),
+        families=("phrase",),
         blind_spots=(
             "triggers of which no few words fire: a style, a syntax, a meaning",
             "payloads that are like ordinary answers: a wrong fact, an ordinary refusal",

@@ -32,6 +32,7 @@ class WarpTrigger(FormSearch):
             Limit(measure="flip_held_out", low=0.75),
         ),
         size="size",
+        families=("warp",),
         blind_spots=(
             "triggers that move nothing: patches, blends, colours",
             "warps that are finer than the grid; all-to-all and source-specific backdoors",

@@ -1,0 +1,116 @@
+"""`ostiary admit`."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ostiary.cli import common
+from ostiary.core.text import one_line
+
+if TYPE_CHECKING:
+    from ostiary.provenance.decision import Decision
+
+EPILOG = """\b
+Examples:
+  ostiary admit model/ --policy policy.toml
+  ostiary admit model.safetensors --policy strict --trust trust.toml
+  ostiary admit model/ --policy team --trust trust.toml --scan monday.scan --scan friday.scan --bom model.bom
+  ostiary admit adapter/ --base base-model/ --policy policy.toml --report decision.json
+  ostiary admit --explain --policy strict
+
+Signature, scans and bill of materials are looked for beside ARTEFACT, as ARTEFACT.sig, .scan and .bom. Exit code 0 for
+admitted, 1 for refused, 3 for incomplete: nothing speaks against it, but a scan came to no result. What is admitted met
+the policy's rules; nothing proves a model harmless. `ostiary.load` in Python holds the same rules and loads the bytes
+that met them.
+"""
+CODES = {"admitted": 0, "exempted": 0, "refused": 1, "incomplete": 3}
+
+
+@click.command("admit", epilog=EPILOG)
+@click.argument("artefact", required=False)
+@click.option("--policy", required=True, metavar="FILE", help="A policy in TOML, or strict, team or research.")
+@click.option("--trust", metavar="FILE", help="Whom to trust: a store or a public key, before what the policy names.")
+@click.option("--pin", metavar="SHA256", help="The digest that the policy must have.")
+@click.option("--explain", is_flag=True, help="Print the policy's rules in words and as TOML, then stop.")
+@click.option("--signature", metavar="FILE", help="Signature.  [default: ARTEFACT.sig]")
+@click.option("--scan", "scans", multiple=True, metavar="FILE", help="Stated scan.  [default: ARTEFACT.scan]")
+@click.option("--bom", metavar="FILE", help="Signed bill of materials.  [default: ARTEFACT.bom]")
+@click.option("--base", metavar="PATH", help="The model that ARTEFACT, an adapter, is for.")
+@click.option("--adapter", "adapters", multiple=True, metavar="PATH", help="Adapter for ARTEFACT (repeatable).")
+@click.option("--name", metavar="NAME", help="Name under which it must be signed.  [default: that of ARTEFACT]")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="Form on stdout.")
+@click.option("--report", "reports", multiple=True, metavar="FILE", help="Write the decision: .json.")
+@common.global_options()
+@click.pass_context
+def command(ctx: click.Context, /, artefact: str | None, policy: str, **o: Any) -> None:
+    """Decide whether ARTEFACT may be used here: its files, signature, scans, bill of materials, base and adapters."""
+    common.call_settings(ctx, **o)
+    common.check_outputs(*o["reports"])
+    from ostiary.core.errors import ConfigError
+    from ostiary.provenance.policy import read_policy, read_rules
+
+    if o["explain"]:
+        click.echo(_explained(*read_rules(policy, pin=o["pin"])))
+        return
+    if artefact is None:
+        raise ConfigError("no model to decide about", hint="ostiary admit MODEL --policy FILE")
+    rules = read_policy(policy, pin=o["pin"], trust=o["trust"])
+    decision = _decision(artefact, rules, o)
+    from ostiary.core.files import write_text
+
+    for report in o["reports"]:
+        write_text(Path(report), decision.to_json())
+    click.echo(decision.to_json() if o["form"] == "json" else "\n".join(_lines(decision)), nl=o["form"] == "text")
+    sys.exit(CODES[decision.decision])
+
+
+def _decision(artefact: str, rules: Any, o: dict[str, Any]) -> "Decision":
+    from ostiary.provenance.admission import admit
+    from ostiary.provenance.loader import Evidence
+
+    evidence = Evidence(o["signature"], list(o["scans"]) or None, o["bom"])
+    made = admit(artefact, rules, evidence=evidence, name=o["name"], base=o["base"], adapters=o["adapters"])
+    return made.model_copy(update={"command": tuple(sys.argv[:1] and ["ostiary", *sys.argv[1:]])})
+
+
+def _lines(decision: "Decision", indent: str = "") -> list[str]:
+    lines = [f"{indent}{decision.subject}" + (f"   root {decision.root[:12]}" if decision.root else "")]
+    for ruling in decision.rules:
+        lines.append(f"{indent}  {ruling.rule:<10} {ruling.outcome.replace('-', ' ')}")
+        lines += [f"{indent}    {reason.code} {reason.subject}: {reason.message}" for reason in ruling.reasons]
+    if decision.signers:
+        lines.append(f"{indent}  signed by {', '.join(decision.signers)}")
+    if decision.exemption:
+        lines.append(f"{indent}  exempted: {decision.exemption}")
+    for part in decision.parts:
+        lines += _lines(part, indent + "  ")
+    return [*map(one_line_kept, lines), f"{indent}{decision.decision}"]
+
+
+def one_line_kept(text: str) -> str:
+    """A line whose indent stays, and whose other contents may come from a stranger."""
+    body = text.lstrip(" ")
+    return " " * (len(text) - len(body)) + one_line(body)
+
+
+def _explained(rules: Any, text: str) -> str:
+    """A policy in words, then as it is written."""
+    lines = [
+        f"files      {' or '.join(rules.formats)}; nothing that runs"
+        + ("; no NaN, no infinity" if rules.finite else ""),
+        "signature  by a trusted producer, over every file",
+    ]
+    if rules.scan is None:
+        lines.append("scan       not asked for: what is admitted may well hold a backdoor")
+    else:
+        kinds = f", for {', '.join(rules.scan.families)}" if rules.scan.families else ""
+        who = "a trusted scanner who is not the signer" if rules.scan.separate else "a trusted scanner"
+        lines.append(f"scan       passed within {rules.scan.max_age_days:g} days{kinds}, stated by {who}")
+    lines.append(
+        "bom        not asked for" if rules.bom is None else f"bom        signed, complete to '{rules.bom.level}'"
+    )
+    lines.append("base       a base model and adapters by the same rules")
+    lines += [f"exemption  {one.root[:12]} {' '.join(one.codes)}: {one.reason}" for one in rules.exemption]
+    return "\n".join([*map(one_line, lines), "", text.rstrip("\n")])
