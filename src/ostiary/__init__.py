@@ -16,6 +16,7 @@ _WHERE = {
     "repair_model": "ostiary.api",
     "fit_guard": "ostiary.api",
     "load": "ostiary.loading",
+    "admit": "ostiary.loading",
     "Record": "ostiary.core.records",
     "MethodResult": "ostiary.core.records",
     "Finding": "ostiary.core.records",
@@ -29,6 +30,7 @@ __all__ = [
     "MethodResult",
     "Rate",
     "Record",
+    "admit",
     "fit_guard",
     "harden_training",
     "load",
@@ -40,7 +42,7 @@ __all__ = [
 if TYPE_CHECKING:
     from ostiary.api import fit_guard, harden_training, repair_model, scan_model, screen_data
     from ostiary.core.records import Caution, Finding, MethodResult, Rate, Record
-    from ostiary.loading import load
+    from ostiary.loading import admit, load
 
 
 def __getattr__(name: str) -> Any:

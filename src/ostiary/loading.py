@@ -1,4 +1,4 @@
-"""`ostiary.load`: a model from a path, verified first where a policy says by whom it must be signed."""
+"""`ostiary.load` and `ostiary.admit`: a model from a path, and whether a policy lets it be used."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +7,8 @@ from typing import Any, overload
 from ostiary.core.errors import ConfigError
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.load import load_model
+from ostiary.provenance.admission import admit as decide
+from ostiary.provenance.decision import Decision
 from ostiary.provenance.loader import Evidence, Loaded, load_verified
 from ostiary.provenance.policy import Policy
 
@@ -70,3 +72,25 @@ def load(
             "signature, scans, bom, name and base need a policy", hint="give policy=, a public key will do"
         )
     return load_model(path, arch, **how)
+
+
+def admit(
+    path: Path | str,
+    *,
+    policy: Policy | Path | str,
+    signature: Path | str | None = None,
+    scans: Sequence[Path | str] | None = None,
+    bom: Path | str | None = None,
+    name: str | None = None,
+    base: Path | str | None = None,
+    adapters: Sequence[Path | str] = (),
+) -> Decision:
+    """Whether the model at `path` may be used here: admitted, refused or incomplete, with a reason for each rule.
+
+    As `ostiary.load` with a policy, but every rule is told and nothing is loaded. `adapters` are folders of adapters
+    for this model, which must be admitted, too. What is admitted met the rules; that proves no model harmless.
+
+    Raises FormatError, ConfigError or MissingExtra for what cannot be read.
+    """
+    evidence = Evidence(signature, scans, bom)
+    return decide(path, policy, evidence=evidence, name=name, base=base, adapters=adapters)

@@ -25,6 +25,12 @@ admitted, 1 for refused, 3 for incomplete: nothing speaks against it, but a scan
 the policy's rules; nothing proves a model harmless. `ostiary.load` in Python holds the same rules and loads the bytes
 that met them.
 """
+WORDS = {
+    "admitted": "admitted: it met the policy, which does not prove it harmless",
+    "exempted": "admitted by an exemption, although the reasons above speak against it",
+    "refused": "refused",
+    "incomplete": "incomplete: nothing speaks against it, but what the policy asks for came to no result",
+}
 CODES = {"admitted": 0, "exempted": 0, "refused": 1, "incomplete": 3}
 
 
@@ -47,7 +53,7 @@ CODES = {"admitted": 0, "exempted": 0, "refused": 1, "incomplete": 3}
 def command(ctx: click.Context, /, artefact: str | None, policy: str, **o: Any) -> None:
     """Decide whether ARTEFACT may be used here: its files, signature, scans, bill of materials, base and adapters."""
     common.call_settings(ctx, **o)
-    common.check_outputs(*o["reports"])
+    reports = common.check_reports(o["reports"], kinds=(".json",))
     from ostiary.core.errors import ConfigError
     from ostiary.provenance.policy import read_policy, read_rules
 
@@ -60,9 +66,9 @@ def command(ctx: click.Context, /, artefact: str | None, policy: str, **o: Any) 
     decision = _decision(artefact, rules, o)
     from ostiary.core.files import write_text
 
-    for report in o["reports"]:
+    for report in reports:
         write_text(Path(report), decision.to_json())
-    click.echo(decision.to_json() if o["form"] == "json" else "\n".join(_lines(decision)), nl=o["form"] == "text")
+    click.echo(decision.to_json().rstrip() if o["form"] == "json" else "\n".join(text_lines(decision)))
     sys.exit(CODES[decision.decision])
 
 
@@ -72,25 +78,27 @@ def _decision(artefact: str, rules: Any, o: dict[str, Any]) -> "Decision":
 
     evidence = Evidence(o["signature"], list(o["scans"]) or None, o["bom"])
     made = admit(artefact, rules, evidence=evidence, name=o["name"], base=o["base"], adapters=o["adapters"])
-    return made.model_copy(update={"command": tuple(sys.argv[:1] and ["ostiary", *sys.argv[1:]])})
+    return made.model_copy(update={"command": ("ostiary", *sys.argv[1:])})
 
 
-def _lines(decision: "Decision", indent: str = "") -> list[str]:
+def text_lines(decision: "Decision", indent: str = "") -> list[str]:
+    """A decision as lines for a terminal: each rule, what came of it, and why."""
     lines = [f"{indent}{decision.subject}" + (f"   root {decision.root[:12]}" if decision.root else "")]
     for ruling in decision.rules:
         lines.append(f"{indent}  {ruling.rule:<10} {ruling.outcome.replace('-', ' ')}")
         lines += [f"{indent}    {reason.code} {reason.subject}: {reason.message}" for reason in ruling.reasons]
+        lines += [f"{indent}    {text}" for text in ruling.told]
     if decision.signers:
         lines.append(f"{indent}  signed by {', '.join(decision.signers)}")
     if decision.exemption:
         lines.append(f"{indent}  exempted: {decision.exemption}")
     for part in decision.parts:
-        lines += _lines(part, indent + "  ")
-    return [*map(one_line_kept, lines), f"{indent}{decision.decision}"]
+        lines += text_lines(part, indent + "  ")
+    return [*map(_one_line, lines), f"{indent}{WORDS[decision.decision]}"]
 
 
-def one_line_kept(text: str) -> str:
-    """A line whose indent stays, and whose other contents may come from a stranger."""
+def _one_line(text: str) -> str:
+    """A line whose indent stays; the rest of it may come from a stranger."""
     body = text.lstrip(" ")
     return " " * (len(text) - len(body)) + one_line(body)
 

@@ -79,8 +79,9 @@ def _scan(model: str, o: dict[str, Any], signers: list[Any]) -> Any:
         return common.open_model(str(path), "cpu", gradients=False, **how)
 
     record, _ = read_record(o["record"])
-    how_long = {"form": o["form"] or "scan", "days": o["days"] or EXPIRES_DAYS}
-    return attest_scan(model, record, signers, opener, name=o["name"], base=o["base"], **how_long)
+    form: Any = o["form"] or "scan"
+    days = o["days"] or EXPIRES_DAYS
+    return attest_scan(model, record, signers, opener, name=o["name"], base=o["base"], form=form, days=days)
 
 
 def _bom(model: str, o: dict[str, Any], signers: list[Any]) -> Any:

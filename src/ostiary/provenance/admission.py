@@ -89,7 +89,7 @@ def _ruling(rule: Rule, gate: Gate) -> Ruling:
         return Ruling(rule=rule, outcome="not-asked")
     open_only = {reason.code for reason in reasons} <= UNDECIDED
     outcome: Outcome = "met" if not reasons else "undecided" if open_only else "broken"
-    return Ruling(rule=rule, outcome=outcome, reasons=grounds(reasons))
+    return Ruling(rule=rule, outcome=outcome, reasons=grounds(reasons), told=tuple(gate.told.get(rule, ())))
 
 
 def _unfit(part: Decision) -> list[Reason]:

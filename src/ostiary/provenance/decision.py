@@ -24,11 +24,12 @@ class Ground(Frozen):
 
 
 class Ruling(Frozen):
-    """What came of one rule of a policy; `undecided` where the evidence itself leaves it open."""
+    """What came of one rule of a policy, and what its evidence told; `undecided` where that leaves it open."""
 
     rule: str
     outcome: Outcome
     reasons: tuple[Ground, ...] = ()
+    told: tuple[str, ...] = ()
 
 
 class Decision(Frozen):

@@ -46,17 +46,19 @@ class Model:
 
 def scan_reasons(
     files: Sequence[Path], model: Model, policy: Policy, *, now: datetime, state: Path | None = None
-) -> list[Reason]:
-    """Why no statement in `files` lets the model pass; empty where one does and none that still holds accuses it.
+) -> tuple[list[Reason], list[str]]:
+    """Why no statement in `files` lets the model pass, and what those that do say of themselves.
+
+    There is no reason where one lets it pass and none that still holds accuses it.
 
     A file that cannot be believed counts against the model even beside a good one: it may be an accusation that
     somebody damaged. Raises FormatError for one that cannot be read.
     """
     rules = policy.rules.scan
     if rules is None:
-        return []
+        return [], []
     if not files:
-        return [Reason("OS775", "model", "the policy asks for a scan of these bytes, and none is stated")]
+        return [Reason("OS775", "model", "the policy asks for a scan of these bytes, and none is stated")], []
     stated: list[Stated] = []
     unread: list[Reason] = []
     for file in files:
@@ -69,13 +71,14 @@ def scan_reasons(
     against = {one.said.sha256: _against(one, model, rules, now) for one in stated}
     passing = [one for one in stated if not against[one.said.sha256]]
     if not passing:
-        return unread + [reason for reasons in against.values() for reason in reasons]
+        return unread + [reason for reasons in against.values() for reason in reasons], []
     accusing = [one for one in stated if one.scan.verdict in ADVERSE and one.root == model.root and one.stands(now)]
     open_ones = [one for one in accusing if not any(_takes_back(other, one) for other in passing)]
-    return unread + [
+    reasons = [
         Reason("OS783", one.where, f"{_who(one)} found '{one.scan.verdict}' on {day(one.scan.scanned)}; it stands")
         for one in open_ones
     ]
+    return unread + reasons, [_told(one) for one in passing]
 
 
 def _against(stated: Stated, model: Model, rules: ScanRules, now: datetime) -> list[Reason]:
@@ -124,6 +127,19 @@ def _takes_back(newer: Stated, accusation: Stated) -> bool:
     same = set(newer.said.keys) & set(accusation.said.keys)
     later = newer.scan.scanned > accusation.scan.scanned
     return bool(same) and later and accusation.scan.methods() <= newer.scan.methods()
+
+
+def _told(stated: Stated) -> str:
+    """A scan that passed in a line: by whom, when, what it looked for, what it did not, and until when it holds."""
+    scan = stated.scan
+    looked, not_looked = scan.scope.familiesCovered, scan.scope.familiesNotCovered
+    parts = [
+        f"{_who(stated)} scanned it on {day(scan.scanned)} by {len(scan.methods())} methods: {scan.verdict}",
+        f"looked for {', '.join(looked) or 'no kind in every class'}",
+        f"not for {', '.join(not_looked)}" if not_looked else "",
+        f"holds until {day(scan.expires)}",
+    ]
+    return "; ".join(filter(None, parts))
 
 
 def _who(stated: Stated) -> str:

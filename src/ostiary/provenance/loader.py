@@ -105,6 +105,7 @@ class Gate:
     root: str | None = None
     vouched: Vouched | None = None
     found: dict[Rule, list[Reason]] = field(default_factory=dict)
+    told: dict[Rule, list[str]] = field(default_factory=dict)
     exemption: Exemption | None = None
 
     @property
@@ -112,9 +113,10 @@ class Gate:
         """All reasons, in the order of the rules."""
         return [reason for reasons in self.found.values() for reason in reasons]
 
-    def note(self, rule: Rule, reasons: Iterable[Reason]) -> None:
-        """Reasons under a rule, which is thereby held against the model."""
+    def note(self, rule: Rule, reasons: Iterable[Reason], told: Iterable[str] = ()) -> None:
+        """Reasons under a rule, which is thereby held against the model, and what speaks for it in words."""
         self.found.setdefault(rule, []).extend(reasons)
+        self.told.setdefault(rule, []).extend(told)
 
     def check(self) -> None:
         """Raises Refused unless there are no reasons, or an exemption for all of them."""
@@ -185,7 +187,7 @@ def examine(
         gate.note("signature", reasons + (_altered(gate.vouched, found) if gate.vouched is not None else []))
         model = Model(gate.root, base, gate.vouched)
         if policy.rules.scan is not None:
-            gate.note("scan", scan_reasons(evidence.scans_of(path), model, policy, now=now, state=state))
+            gate.note("scan", *scan_reasons(evidence.scans_of(path), model, policy, now=now, state=state))
         if not gate.patient:
             gate.check()
         contents = inspect_all(found.files, name or _name(path), policy.rules, has_base=base is not None)

@@ -69,11 +69,12 @@ class Found(_Part):
 
 
 class Tried(_Part):
-    """One method: how it ended and what it measured."""
+    """One method: how it was set, from which measures on it accuses, how it ended and what it measured."""
 
     method: str
     version: str
     params: dict[str, Any]
+    limits: dict[str, dict[str, float | None]] = Field(default_factory=dict)
     status: Literal["ok", "partial", "skipped", "failed"]
     reason: str | None = None
     score: float | None = None
@@ -164,7 +165,7 @@ def scan_predicate(
             "trustedSha256": record.digests.get("trusted"),
             "trustedSamples": trusted["samples"] if isinstance(trusted, dict) else None,
         },
-        "results": [_tried(result, cards[result.method]) for result in results],
+        "results": [_tried(result, cards[result.method], record) for result in results],
         "calibration": _limits(record),
         "verdict": record.verdict,
         "counterEvidence": [_found(one) for one in found if one.level in ADVERSE],
@@ -250,12 +251,13 @@ def _examined_all(result: MethodResult, record: Record) -> bool:
     return result.status == "ok" and whole
 
 
-def _tried(result: MethodResult, card: Card) -> dict[str, Any]:
+def _tried(result: MethodResult, card: Card, record: Record) -> dict[str, Any]:
     score = result.evidence.score if isinstance(result.evidence, ModelEvidence) else None
     return {
         "method": result.method,
         "version": result.version,
         "params": result.params,
+        "limits": record.config.get("limits", {}).get(result.method, {}),
         "status": result.status,
         "reason": result.reason,
         "score": score,
