@@ -1,5 +1,6 @@
 """`admit`: every rule is looked at and told, and the decision is none better than the worst of them."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,16 @@ def test_an_exemption_says_what_it_lets_pass(signed: Signed) -> None:
     assert outcomes(found)["scan"] == ("broken", ["OS775"])
     flip(signed.folder / "config.json", 3)
     assert admit(signed.folder, policy(signed, f"[scan]\n{exemption}")).decision == "refused"
+
+
+@pytest.mark.skipif(find_spec("blake3") is None, reason="BLAKE3 is not installed")
+def test_a_scan_speaks_of_a_model_in_sha256_whatever_it_is_signed_in(signed: Signed) -> None:
+    signed.signature.write_bytes(sign_model(signed.folder, [signed.keys["producer"]], algorithm="blake3").to_json())
+    state_scan(signed.folder, signed.keys["second"])
+    found = admit(signed.folder, policy(signed))
+    assert found.decision == "admitted" and found.root != digest(signed.folder).root.hex()
+    flip(signed.folder / "config.json", 3)
+    assert outcomes(admit(signed.folder, policy(signed)))["scan"] == ("broken", ["OS776"])
 
 
 def make_part(signed: Signed, name: str, files: dict[str, bytes]) -> Path:

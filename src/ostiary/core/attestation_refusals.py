@@ -87,22 +87,6 @@ ATTESTATION_REFUSALS: tuple[Code, ...] = (
         "`ostiary bom make`, then `ostiary attest --bom`",
     ),
     Code(
-        "OS785",
-        "bill of materials of another model",
-        "The bill of materials is about other bytes than these.",
-        ADMIT,
-        "a model that was converted, repaired or saved again since",
-        "make it anew for the model as it is now",
-    ),
-    Code(
-        "OS786",
-        "bill of materials incomplete",
-        "The bill of materials lacks what the policy asks for.",
-        ADMIT,
-        "facts that no file tells: author, licence, intended use",
-        "`ostiary bom check` lists what is absent; most of it goes into the card that `ostiary bom make --card` reads",
-    ),
-    Code(
         "OS787",
         "part not admitted",
         "The base model or an adapter is not admitted by the same policy, or is not the one that is named.",

@@ -35,14 +35,15 @@ def admit(
     """
     path, now = Path(artefact), now or datetime.now(UTC)
     policy = policy if isinstance(policy, Policy) else read_policy(policy)
-    parts = [] if base is None else [admit(base, policy, now=now, state=state)]
-    below = parts[0].root if parts else None
-    own = _decide(path, policy, evidence or Evidence(), name, below, parts, now, state)
+    parts, below = [], None
+    if base is not None:
+        part, below = _decide(Path(base), policy, Evidence(), None, None, [], now, state)
+        parts = [part]
+    own, root = _decide(path, policy, evidence or Evidence(), name, below, parts, now, state)
     if not adapters:
         return own
     # An adapter is read beside the very model that was just examined, so that its base is known by its bytes.
-    more = [_decide(Path(one), policy, Evidence(), None, own.root, [], now, state) for one in adapters]
-    return _joined(own, more)
+    return _joined(own, [_decide(Path(one), policy, Evidence(), None, root, [], now, state)[0] for one in adapters])
 
 
 def _decide(
@@ -54,7 +55,8 @@ def _decide(
     parts: Sequence[Decision],
     now: datetime,
     state: Path | None,
-) -> Decision:
+) -> tuple[Decision, str | None]:
+    """The decision about one artefact, and the root by which others speak of its bytes."""
     gate = Gate(policy, now, patient=True)
     error: Refused | None = None
     gate.note("base", [reason for part in parts for reason in _unfit(part)])
@@ -72,15 +74,14 @@ def _decide(
         made = refused("load", str(path), Refused(gate.reasons), policy.trust, policy.digest)
     open_only = bool(gate.reasons) and {reason.code for reason in gate.reasons} <= UNDECIDED
     word = {"accepted": "admitted", "refused": "incomplete" if open_only else "refused"}
-    return made.model_copy(
-        update={
-            "kind": "admit",
-            "decision": word.get(made.decision, made.decision),
-            "root": gate.root,
-            "rules": tuple(_ruling(rule, gate) for rule in get_args(Rule)),
-            "parts": tuple(parts),
-        }
-    )
+    told = {
+        "kind": "admit",
+        "decision": word.get(made.decision, made.decision),
+        "root": gate.root,
+        "rules": tuple(_ruling(rule, gate) for rule in get_args(Rule)),
+        "parts": tuple(parts),
+    }
+    return made.model_copy(update=told), gate.named
 
 
 def _ruling(rule: Rule, gate: Gate) -> Ruling:

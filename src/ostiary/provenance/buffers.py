@@ -1,5 +1,6 @@
 """A model read into memory of this process, with its manifest made of the very bytes that were kept."""
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,16 @@ class Buffers:
     files: Mapping[str, memoryview]
     manifest: Manifest
     folder: bool
+
+    def in_sha256(self) -> Manifest:
+        """The manifest in SHA-256, in which scans and bills of materials name a model, whatever its signature is in."""
+        if self.manifest.algorithm == "sha256":
+            return self.manifest
+        files = (
+            FileDigest(file.path, file.size, hashlib.sha256(self.files[file.path]).digest())
+            for file in self.manifest.files
+        )
+        return Manifest("sha256", tuple(files), self.manifest.empty_folders)
 
     def without(self, names: Sequence[str]) -> "Buffers":
         """These bytes but for the files and folders in `names`."""

@@ -33,8 +33,8 @@ class Loaded:
     """A model that was verified: its tensors, its files, and the decision that let it pass.
 
     All of it lies in the memory of this process, so that nothing on the disk can change it any more. `state` has the
-    tensors of all files of weights by name, `files` the bytes of every file, `root` what they are together, `base` what
-    an adapter belongs to.
+    tensors of all files of weights by name, `files` the bytes of every file, `root` what they are together to those who
+    speak of them, `base` what an adapter belongs to.
     """
 
     decision: Decision
@@ -96,13 +96,15 @@ class Evidence:
 class Gate:
     """Reasons as they come up, rule by rule: with each of them a model must have an exemption, or it goes no further.
 
-    What `patient` holds back until nothing more can be looked at is all that `admit` wants to tell at once.
+    What `patient` holds back until nothing more can be looked at is all that `admit` wants to tell at once. `root` is
+    that of the bytes as they were signed, `named` that by which others speak of them.
     """
 
     policy: Policy
     now: datetime
     patient: bool = False
     root: str | None = None
+    named: str | None = None
     vouched: Vouched | None = None
     found: dict[Rule, list[Reason]] = field(default_factory=dict)
     told: dict[Rule, list[str]] = field(default_factory=dict)
@@ -164,7 +166,7 @@ def load_verified(
         decision = accepted("load", str(path), gate.vouched, policy.trust, policy.digest)
     merged = {name: tensor for part in parts.values() for name, tensor in part.items()}
     kept = {file: data.toreadonly() for file, data in found.files.items()}
-    return Loaded(decision, str(gate.root), merged, kept, _name(path) if found.folder else None, below)
+    return Loaded(decision, str(gate.named), merged, kept, _name(path) if found.folder else None, below)
 
 
 def examine(
@@ -184,8 +186,11 @@ def examine(
         if gate.vouched is not None:
             found = found.without(ignored_by(path, signature, gate.vouched.claim, ()))
         gate.root = found.manifest.root.hex()
+        others = policy.rules.scan is not None or policy.rules.bom is not None
+        named = found.in_sha256() if others else found.manifest
+        gate.named = named.root.hex()
         gate.note("signature", reasons + (_altered(gate.vouched, found) if gate.vouched is not None else []))
-        model = Model(gate.root, base, gate.vouched)
+        model = Model(gate.named, base, gate.vouched)
         if policy.rules.scan is not None:
             gate.note("scan", *scan_reasons(evidence.scans_of(path), model, policy, now=now, state=state))
         if not gate.patient:
