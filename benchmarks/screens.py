@@ -142,11 +142,13 @@ def _retrain(store: "Store", model: "ModelSpec", method: str, kept: np.ndarray, 
     if records.has(RETRAINED, key):
         return
     begun = time.monotonic()
-    data = PackedSet(store.model_dir(model.key) / DATA).subset(np.flatnonzero(kept).tolist())
-    fresh = new_model(model.arch, data, width=model.width, seed=model.seed)
-    train(fresh, data, Recipe(**model.recipe), run=Run(seed=model.seed))
     test, truth = PackedSet(store.set_dir(model.data.part_key("test"))), load_truth(store.truth_dir(model.key))
     before = load_model(store.model_dir(model.key) / MODEL)
+    data, fresh = PackedSet(store.model_dir(model.key) / DATA), before
+    if not kept.all():  # a method that leaves nothing out leaves the model that there is
+        data = data.subset(np.flatnonzero(kept).tolist())
+        fresh = new_model(model.arch, data, width=model.width, seed=model.seed)
+        train(fresh, data, Recipe(**model.recipe), run=Run(seed=model.seed))
     figures = {
         "method": method,
         "attack": model.name,

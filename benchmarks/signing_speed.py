@@ -5,7 +5,8 @@
 A model of two files of 1 GiB, a folder of 20,000 small files, and a safetensors file of 500 MB, all of random bytes and
 in the page cache. The floor of signing and verifying is one pass of SHA-256 (or BLAKE3) over the same files, each file
 in a thread of its own as far as there are cores; that of loading is to read the file into memory and hash it. Blocks
-run in turn; medians are compared. model-signing runs as a library, with a key, without the time of its import.
+run in turn; medians are compared. `admit` is held against `verify`, under a policy that asks for a scan of these bytes.
+model-signing runs as a library, with a key, without the time of its import.
 
 Needs 3 GB of disk and the packages blake3 and model-signing (`pip install 'ostiary[blake3]' model-signing pyOpenSSL`).
 Two cores: about 5 minutes.
@@ -27,9 +28,17 @@ import torch
 from benchmarks.common import Records, interleaved, parse, parser
 from safetensors.torch import save_file
 
+from ostiary.api import scan_model
+from ostiary.models.classifier import TorchClassifier
+from ostiary.models.zoo import build
+from ostiary.provenance.admission import admit
+from ostiary.provenance.attested import say
+from ostiary.provenance.envelope import sign
 from ostiary.provenance.keys import new_key, read_private
 from ostiary.provenance.loader import load_verified
-from ostiary.provenance.manifest import ALGORITHMS, hasher
+from ostiary.provenance.manifest import ALGORITHMS, digest, hasher
+from ostiary.provenance.policy import read_policy
+from ostiary.provenance.scanned import SCAN, scan_predicate, subject_of
 from ostiary.provenance.sign import sign_model
 from ostiary.provenance.trust import read_trust
 from ostiary.provenance.verify import verify
@@ -152,6 +161,36 @@ def loading(args: argparse.Namespace, records: Records, root: Path) -> None:
     records.add("loading", "500 MB of safetensors", figures, seeds=[], n=args.repeats, seconds=seconds)
 
 
+def admitting(args: argparse.Namespace, records: Records, root: Path) -> None:
+    """The same file under a policy that asks for a scan: what `admit` adds to `verify`."""
+    if records.has("admitting", "500 MB of safetensors"):
+        return
+    begun = time.monotonic()
+    path, trust = root / "weights.safetensors", read_trust(root / "k.pub")
+    state_scan(path, root)
+    (root / "policy.toml").write_text('version = 1\ntrust = "k.pub"\n[scan]\nseparate = false\n')
+    policy = read_policy(root / "policy.toml")
+    assert admit(path, policy).decision == "admitted"  # noqa: S101 - a refusal would be quicker
+    blocks = {"verify": partial(verify, path, f"{path}.sig", trust), "admit": partial(admit, path, policy)}
+    found = interleaved({name: partial(timed, block) for name, block in blocks.items()}, args.repeats)
+    figures = {f"{name}, s": statistics.median(seconds) for name, seconds in found.items()}
+    more = [admitted - verified for admitted, verified in zip(found["admit"], found["verify"], strict=True)]
+    figures["admit adds, s"] = statistics.median(more)
+    seconds = time.monotonic() - begun
+    records.add("admitting", "500 MB of safetensors", figures, seeds=[], n=args.repeats, seconds=seconds)
+
+
+def state_scan(path: Path, root: Path) -> None:
+    """A statement about a scan of these bytes, made of the record of another model's: only its length counts here."""
+    os.environ["OSTIARY_RUNS"] = str(root / "runs")
+    tiny = TorchClassifier(build("small-cnn", 10), 10, (3, 32, 32))
+    record = scan_model(tiny, methods=["trojan-signature"])
+    manifest = digest(path)
+    predicate = scan_predicate(record.model_copy(update={"verdict": "none-found"}), manifest, path.name)
+    payload = say([subject_of(manifest, path.name)], SCAN, predicate)
+    Path(f"{path}.scan").write_bytes(sign(payload, [read_private(root / "k.key")]).to_json())
+
+
 def ratio(seconds: list[float], floor: list[float]) -> float:
     """The median of the ratios of blocks that ran one after the other."""
     return statistics.median(one / other for one, other in zip(seconds, floor, strict=True))
@@ -174,6 +213,7 @@ def main() -> None:
         write_small(root / "small")
         folders(args, records, root)
         loading(args, records, root)
+        admitting(args, records, root)
     records.show()
 
 
