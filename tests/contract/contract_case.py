@@ -86,8 +86,9 @@ def check_class(case: Case, protocol: Any) -> None:
     assert methods(case.verb)[card.id].endswith(f":{cls.__name__}")
     missing = [name for name in ("summary", "paper", "cost", "version") if not getattr(card, name)]
     assert not missing, f"{case.id}: its card lacks {', '.join(missing)}"
-    assert card.needs.modality != "any", f"{case.id}: its card must say which modality it works on"
-    if case.verb not in ("attack", "perturb", "benign"):
+    if case.verb not in ("aggregate", "client-attack"):  # these take flat updates, of whatever model
+        assert card.needs.modality != "any", f"{case.id}: its card must say which modality it works on"
+    if case.verb not in ("attack", "perturb", "benign", "client-attack"):
         assert card.blind_spots, f"{case.id}: a defence must name its blind spots"
     if card.families:
         assert case.verb == "scan", f"{case.id}: only scans say which families they look for"

@@ -49,7 +49,8 @@ def refused(call: Any, *args: Any, **named: Any) -> str:
 def test_short_and_full_names() -> None:
     assert resolve("scan", "neural-cleanse") == resolve("scan", "scan.neural-cleanse") == "scan.neural-cleanse"
     assert method_class("scan", "neural-cleanse").__name__ == "NeuralCleanse"
-    assert set(PACKAGES) == {"scan", "screen", "repair", "guard", "harden", "attack", "perturb", "benign"}
+    verbs = {"scan", "screen", "repair", "guard", "harden", "attack", "perturb", "benign", "aggregate", "client-attack"}
+    assert set(PACKAGES) == verbs
 
 
 def test_nothing_is_imported_to_list() -> None:

@@ -14,7 +14,7 @@ Examples:
   ostiary methods neural-cleanse
 """
 
-KINDS = ("scan", "screen", "repair", "guard", "harden", "attack", "perturb", "benign")
+KINDS = ("scan", "screen", "repair", "guard", "harden", "attack", "perturb", "benign", "aggregate", "client-attack")
 
 
 @click.command("methods", epilog=EPILOG)

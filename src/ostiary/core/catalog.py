@@ -25,6 +25,8 @@ PACKAGES = {
     "attack": "ostiary.attacks",
     "perturb": "ostiary.perturb",
     "benign": "ostiary.bench.benign",
+    "aggregate": "ostiary.federated",
+    "client-attack": "ostiary.federated.attacks",
 }
 
 

@@ -3,10 +3,13 @@
 from ostiary.core.cautions import CAUTIONS
 from ostiary.core.code import Code
 from ostiary.core.errors import ConfigError
+from ostiary.core.federated_codes import FEDERATED_CAUTIONS, FEDERATED_REFUSALS
 from ostiary.core.findings import FINDINGS
 from ostiary.core.refusals import REFUSALS
 
-CODES: dict[str, Code] = {code.id: code for code in (*FINDINGS, *CAUTIONS, *REFUSALS)}
+CODES: dict[str, Code] = {
+    code.id: code for code in (*FINDINGS, *CAUTIONS, *REFUSALS, *FEDERATED_REFUSALS, *FEDERATED_CAUTIONS)
+}
 
 
 def explain(code: str) -> Code:

@@ -240,7 +240,20 @@ class Guard(Protocol):
     def fit(self, model: Any, trusted: Any, /, *, run: Run) -> FittedGuard[Any]: ...
 
 
+@runtime_checkable
+class AggregationRule(Protocol):
+    """Makes one update of clients' updates [n, d], with a weight, a score and a reason for each client.
+
+    `context` says what a server knows; it holds nothing about who attacks. The updates are not changed.
+    """
+
+    card: ClassVar[Card]
+
+    def aggregate(self, updates: np.ndarray, context: Any, /, *, run: Run) -> Any: ...
+
+
 __all__ = [
+    "AggregationRule",
     "Classifier",
     "DataAttack",
     "DataDetector",
