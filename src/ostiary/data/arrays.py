@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ostiary.core.errors import DataError, FormatError, NoPart
-from ostiary.data.base import MAX_CLASSES, MAX_DECODED, ImageSet, as_rows, check_classes, check_ids, check_labels
+from ostiary.core.columns import MAX_CLASSES, check_classes, no_part
+from ostiary.core.errors import DataError, FormatError
+from ostiary.data.base import MAX_DECODED, ImageSet, as_rows, check_ids, check_labels
 
 _DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
 
@@ -156,11 +157,6 @@ def _suffix(keys: set[str], part: str, where: str) -> str:
         f"{where}: holds {', '.join(sorted(keys)[:8]) or 'nothing'}; x and y, or x_train and y_train, are needed",
         hint="save it with numpy.savez(path, x=images, y=labels)",
     )
-
-
-def no_part(where: str, part: str) -> NoPart:
-    """The error for a source that lacks the part asked for."""
-    return NoPart(f"{where}: has no {part} part", hint=f"give the {part} samples as a file or folder of their own")
 
 
 def _read_npy(stream: IO[bytes], size: int, where: str) -> Array:

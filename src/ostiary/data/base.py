@@ -3,7 +3,7 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,12 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ostiary.core.columns import MAX_CLASSES, check_classes, is_line
 from ostiary.core.errors import DataError
 from ostiary.core.protocols import LabelledSet
 from ostiary.core.types import Images, Labels
-
-MAX_CLASSES = 100_000
-"""Most classes a set may have; a larger label is taken for damage."""
 
 MAX_DECODED = 16 * 2**30
 """Most bytes an array file may decode to."""
@@ -218,29 +216,10 @@ def as_rows(rows: Sequence[int] | Tensor, n: int) -> Tensor:
     return out.to("cpu", torch.int64)
 
 
-def check_classes(classes: Iterable[object], where: str) -> tuple[str, ...]:
-    """Class names as a tuple; DataError if one is not a string, or there are none or too many."""
-    names = tuple(classes)
-    if not 0 < len(names) <= MAX_CLASSES:
-        raise DataError(f"{where}: names {len(names)} classes, 1 to {MAX_CLASSES} are allowed")
-    for index, name in enumerate(names):
-        if not isinstance(name, str) or not _is_text(name):
-            raise DataError(f"{where}: the name of class {index} is not a line of text: {name!r}")
-    return tuple(str(name) for name in names)
-
-
-def _is_text(name: str) -> bool:
-    """Whether a record can hold the name: something on one line that UTF-8 can write."""
-    try:
-        return bool(name.encode()) and not any(c in name for c in "\n\r\0")
-    except UnicodeEncodeError:
-        return False
-
-
 def check_ids(ids: Sequence[str], where: str) -> tuple[str, ...]:
     """Ids as a tuple; DataError if two samples share one, or one is not a line of text."""
     out = tuple(ids)
-    if (bad := next((one for one in out if not _is_text(one)), None)) is not None:
+    if (bad := next((one for one in out if not is_line(one)), None)) is not None:
         raise DataError(f"{where}: the id {bad!r} is not a line of text", hint="give every sample an id of its own")
     if len(set(out)) != len(out):
         seen: set[str] = set()

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from ostiary.core.columns import IMAGE_SUFFIXES, MAX_ENCODED, check_classes
 from ostiary.core.errors import DataError, FormatError
-from ostiary.data.base import ImageSet, as_rows, check_classes, check_labels
-from ostiary.data.images import MAX_ENCODED, SUFFIXES, decode, is_grey, odd_size, open_image
+from ostiary.data.base import ImageSet, as_rows, check_labels
+from ostiary.data.images import decode, is_grey, odd_size, open_image
 
 
 class FolderSet(ImageSet):
@@ -70,7 +71,7 @@ def _images(folder: Path, root: Path) -> list[Path]:
         for entry in _entries(pending.pop()):
             if is_folder(entry, root):
                 pending.append(entry)
-            elif entry.suffix.lower() in SUFFIXES and entry.is_file():
+            elif entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file():
                 found.append(entry)
     return sorted(found)
 

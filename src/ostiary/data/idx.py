@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ostiary.core.columns import no_part
 from ostiary.core.errors import DataError, FormatError
-from ostiary.data.arrays import ArraySet, no_part, read_exactly
+from ostiary.data.arrays import ArraySet, read_exactly
 from ostiary.data.base import MAX_DECODED
 
 _IMAGES = re.compile(r"images([-.])idx3-ubyte(\.gz)?$")

@@ -14,11 +14,7 @@ from ostiary.core.errors import DataError, FormatError
 MAX_PIXELS = 2**24
 """Most pixels (width times height) one image may have."""
 
-MAX_ENCODED = 2**28
-"""Most bytes one encoded image may have."""
-
 FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP", "TIFF", "GIF")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif")
 
 _GREY = ("L", "1")
 _DEEP = ("I", "F")

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ostiary.core.columns import check_classes
 from ostiary.core.errors import FormatError
 from ostiary.core.files import atomic
 from ostiary.core.protocols import LabelledSet
 from ostiary.core.types import Images
-from ostiary.data.base import ImageSet, as_image_set, as_rows, check_classes, check_ids, check_labels
+from ostiary.data.base import ImageSet, as_image_set, as_rows, check_ids, check_labels
 
 
 class PackedSet(ImageSet):

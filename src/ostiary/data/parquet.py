@@ -1,11 +1,9 @@
 """Parquet files of images and labels, as Hugging Face `datasets` writes them, read as a stream."""
 
-import json
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +11,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ostiary.core.columns import MAX_ENCODED, class_names, image_column, listed
 from ostiary.core.errors import DataError, FormatError
-from ostiary.data.base import ImageSet, as_rows, check_classes, check_ids, check_labels
-from ostiary.data.images import MAX_ENCODED, decode, open_image, shape_of
+from ostiary.data.base import ImageSet, as_rows, check_ids, check_labels
+from ostiary.data.images import decode, open_image, shape_of
 
 CACHE_BYTES = 256 * 2**20
 """Encoded bytes of row groups kept for access by row; a larger row group is streamed each time."""
@@ -23,8 +22,6 @@ CACHE_BYTES = 256 * 2**20
 READ_ROWS = 64
 """Encoded images read from a file at a time."""
 
-IMAGE_COLUMNS = ("image", "img")
-_TEXT_COLUMNS = ("text", "sentence")
 UNREADABLE = (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError)
 
 
@@ -126,7 +123,7 @@ class _Shard:
             # Buffered, so that a column chunk is read a page at a time and not as a whole.
             self.file = pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False)
             schema = self.file.schema_arrow
-            self._column = _image_column(schema, self.where)
+            self._column = image_column(schema, self.where)
             self.labels = self._read_labels(schema)
             self.ids = self._read_ids(schema, path.stem)
         except UNREADABLE as error:
@@ -162,7 +159,7 @@ class _Shard:
 
     def _read_labels(self, schema: pa.Schema) -> NDArray[np.generic]:
         if "label" not in schema.names:
-            raise DataError(f"{self.where}: no column 'label' among {_listed(schema)}", hint="rename the label column")
+            raise DataError(f"{self.where}: no column 'label' among {listed(schema)}", hint="rename the label column")
         column = self.file.read(columns=["label"]).column(0)
         if column.null_count:
             row = column.is_null().to_pylist().index(True)
@@ -183,34 +180,3 @@ class _Shard:
 
 def _is_string(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _listed(schema: pa.Schema) -> str:
-    return ", ".join(repr(name) for name in schema.names[:8])
-
-
-def _image_column(schema: pa.Schema, where: str) -> str:
-    """The path of the column that holds the encoded bytes."""
-    name = next((one for one in IMAGE_COLUMNS if one in schema.names), None)
-    if name is None:
-        if any(one in schema.names for one in _TEXT_COLUMNS):
-            raise DataError(f"{where}: a set of images is needed, this is text")
-        raise DataError(f"{where}: no column 'image' among {_listed(schema)}", hint="rename the image column")
-    kind = schema.field(name).type
-    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-        name, kind = f"{name}.bytes", kind.field("bytes").type
-    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-        raise DataError(f"{where}: column '{name}' holds {kind}, not encoded images")
-    return name
-
-
-def class_names(schema: pa.Schema, where: str) -> tuple[str, ...] | None:
-    """The names of the classes in the metadata that `datasets` writes; None where there are none."""
-    raw = (schema.metadata or {}).get(b"huggingface")
-    if raw is None:
-        return None
-    try:
-        names: Any = json.loads(raw)["info"]["features"]["label"]["names"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None  # features may be stored without class names; labels then number themselves
-    return check_classes(names, where) if isinstance(names, list) and names else None

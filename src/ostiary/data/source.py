@@ -1,11 +1,10 @@
 """Opens a data set by what the user names: a built-in name, a file or a folder."""
 
-import re
 from pathlib import Path
-from typing import Literal
 
+from ostiary.core.columns import Part, choose_shards, part_folder
 from ostiary.core.errors import ConfigError, DataError, FormatError
-from ostiary.data.arrays import no_part, open_npz
+from ostiary.data.arrays import open_npz
 from ostiary.data.base import ImageSet
 from ostiary.data.digits import digits
 from ostiary.data.folder import FolderSet, is_folder
@@ -15,10 +14,8 @@ from ostiary.data.text_files import is_texts, open_texts
 from ostiary.data.texts import Task, TextSet
 
 Data = ImageSet | TextSet
-Part = Literal["train", "test"]
 
 _KINDS = "a class-per-folder image tree, .npz, .parquet, MNIST IDX, or the built-in name digits"
-_NAMES = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}
 
 
 def open_data(spec: str | Path, part: Part = "train") -> ImageSet:
@@ -78,38 +75,11 @@ def _open_folder(root: Path, part: Part | None, name: str) -> ImageSet:
     for place in (root, root / "data"):
         files = sorted(place.glob("*.parquet"), key=lambda one: one.name)
         if files:
-            return ParquetSet(*_choose_shards(files, part, name))
+            return ParquetSet(*choose_shards(files, part, name))
     if any(is_idx(one) for one in root.iterdir()):
         return open_idx_folder(root, part)
     inside = [one.name for one in root.iterdir() if one.is_dir() and not one.name.startswith(".")]
-    parts = {one: _part_of(one) for one in inside if _part_of(one)}
-    # A lone "train" among other folders is a class (of vehicles, say); parts come in pairs or alone.
-    if part is not None and parts and (len(set(parts.values())) > 1 or len(parts) == len(inside)):
-        chosen = next((one for known in _NAMES[part] for one in parts if one == known), None)
-        if chosen is None:
-            raise no_part(name, part)
+    if part is not None and (chosen := part_folder(inside, part, name)) is not None:
         is_folder(root / chosen, root)  # refuses a link
         return _open_folder(root / chosen, None, f"{name}:{part}")
-    if part == "test":
-        raise no_part(name, part)
     return FolderSet(root, name)
-
-
-def _choose_shards(files: list[Path], part: Part | None, name: str) -> tuple[list[Path], str]:
-    """The files of `part`, and the name of the set they make."""
-    if part is None:
-        return files, name
-    chosen = [one for one in files if _part_of(one.stem) == part]
-    if chosen:
-        return chosen, f"{name}:{part}"
-    if part == "test" or any(_part_of(one.stem) for one in files):
-        raise no_part(name, part)
-    return files, name
-
-
-def _part_of(name: str) -> Part | None:
-    """The part a file or folder name stands for, by its first word."""
-    word = re.split(r"[-_.]", name, maxsplit=1)[0]
-    if word in _NAMES["train"]:
-        return "train"
-    return "test" if word in _NAMES["test"] else None

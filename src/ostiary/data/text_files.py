@@ -5,8 +5,8 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Generator, Iterable
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -14,27 +14,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ostiary.core.columns import ANSWER, IMAGE_COLUMNS, INPUT, LABEL, TEXT, TURNS, class_names
 from ostiary.core.errors import DataError, FormatError
 from ostiary.data.base import check_labels
-from ostiary.data.parquet import IMAGE_COLUMNS, UNREADABLE, class_names
+from ostiary.data.parquet import UNREADABLE
 from ostiary.data.texts import TOLD, Damage, Task, TextSet
 
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv")
-TEXT = ("text", "sentence", "prompt", "instruction", "question", "query")
-INPUT = ("input", "context")
-"""Columns that go on with what the text begins, as in instruction sets."""
-ANSWER = ("response", "output", "completion", "answer")
-TURNS = ("messages", "conversations")
-LABEL = ("label", "labels")
 MAX_ROW = 4 * 2**20
 """Most bytes a row may have."""
 MAX_BYTES = 8 * 2**30
 """Most bytes a file may unpack to."""
+DAMAGED = (*UNREADABLE, EOFError, zlib.error)
+"""What is raised while a file is read that is damaged."""
 
 Columns = dict[str, Any]
 
 
-class _Bad(Exception):
+class BadRow(Exception):
     """A row that cannot be read, with what is wrong with it."""
 
 
@@ -65,17 +62,26 @@ def open_texts(path: Path, task: Task | None = None) -> TextSet:
     """
     where = path.name
     try:
-        if path.suffix == ".parquet":
-            return _collect(_parquet_rows(path), where, task, class_names(pq.read_schema(path), where))
-        kind = [one for one in path.suffixes if one != ".gz"][-1]
-        comma = {".csv": ",", ".tsv": "\t"}.get(kind)
-        with (
-            _opened(path) as stream,
-            closing(_json_rows(stream) if comma is None else _csv_rows(stream, comma)) as rows,
-        ):
-            return _collect(rows, where, task)
-    except (*UNREADABLE, EOFError, zlib.error) as error:
+        names = class_names(pq.read_schema(path), where) if path.suffix == ".parquet" else None
+        with opened_rows(path) as rows:
+            return _collect(rows, where, task, names)
+    except DAMAGED as error:
         raise FormatError(f"{where}: cannot be read ({error})") from error
+
+
+@contextmanager
+def opened_rows(path: Path, also: Sequence[str] = ()) -> Iterator[Iterable["Row"]]:
+    """The rows of a file of texts, one after the other; of Parquet only the known columns and those named in `also`.
+
+    Raises one of `DAMAGED`, now or while rows are taken, for a file that cannot be read.
+    """
+    if path.suffix == ".parquet":
+        yield _parquet_rows(path, also)
+        return
+    kind = [one for one in path.suffixes if one != ".gz"][-1]
+    comma = {".csv": ",", ".tsv": "\t"}.get(kind)
+    with _opened(path) as stream, closing(_json_rows(stream) if comma is None else _csv_rows(stream, comma)) as rows:
+        yield rows
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -149,9 +155,9 @@ def _is_whole(text: str) -> bool:
     return True
 
 
-def _parquet_rows(path: Path) -> Iterable[Row]:
+def _parquet_rows(path: Path, also: Sequence[str]) -> Iterable[Row]:
     file = pq.ParquetFile(path)
-    wanted = {*TEXT, *INPUT, *ANSWER, *TURNS, *LABEL, "id"}
+    wanted = {*TEXT, *INPUT, *ANSWER, *TURNS, *LABEL, "id", *also}
     columns = [name for name in file.schema_arrow.names if name in wanted]
     number = 0
     for batch in file.iter_batches(batch_size=4096, columns=columns, use_threads=False):
@@ -171,11 +177,11 @@ def _collect(rows: Iterable[Row], where: str, task: Task | None, names: tuple[st
     for number, row in rows:
         try:
             if isinstance(row, str):
-                raise _Bad(row)
+                raise BadRow(row)
             if read is None:
-                task, read = _reader(row, task)
+                task, read = row_reader(row, task)
             text, value = read(row)
-        except _Bad as error:
+        except BadRow as error:
             count += 1
             if len(first) < TOLD:
                 first.append(f"row {number}: {error}")
@@ -185,7 +191,7 @@ def _collect(rows: Iterable[Row], where: str, task: Task | None, names: tuple[st
             raise OSError(f"it unpacks to more than {MAX_BYTES} bytes")
         texts.append(text)
         (answers if task == "chat" else labels).append(value)
-        ids.append(f"{row['id']}" if isinstance(row, dict) and _is_id(row.get("id")) else f"row-{number}")
+        ids.append(row_id(row) or f"row-{number}")
     if not texts:
         said = f": {first[0]}" if first else ""
         raise DataError(f"{where}: no row can be used{said}", hint="a row has a text, and a label or an answer")
@@ -206,8 +212,8 @@ def _array(labels: list[Any]) -> np.ndarray:
         return np.array([str(one) for one in labels], dtype=np.str_)
 
 
-def _reader(row: Columns, task: Task | None) -> tuple[Task, Callable[[Columns], tuple[str, Any]]]:
-    """How to read all rows, by the columns of the first; raises _Bad where it has none that are known."""
+def row_reader(row: Columns, task: Task | None) -> tuple[Task, Callable[[Columns], tuple[str, Any]]]:
+    """How to read all rows, by the columns of the first; raises BadRow where it has none that are known."""
     text = next((name for name in TEXT if name in row), None)
     label = next((name for name in LABEL if name in row), None)
     answer = next((name for name in ANSWER if name in row), None)
@@ -215,28 +221,29 @@ def _reader(row: Columns, task: Task | None) -> tuple[Task, Callable[[Columns], 
     if turns is not None and task != "classify":
         return "chat", lambda one: _talk(one, turns)
     if text is None:
-        raise _Bad(f"no text among its columns {', '.join(map(repr, list(row)[:8]))}")
+        raise BadRow(f"no text among its columns {', '.join(map(repr, list(row)[:8]))}")
     if label is not None and task != "chat":
-        return "classify", lambda one: (_joined(one, text), _labelled(one, label))
+        return "classify", lambda one: (joined(one, text), _labelled(one, label))
     if answer is not None and task != "classify":
-        return "chat", lambda one: (_joined(one, text), _text(one, answer))
-    raise _Bad("it has neither a label nor an answer" if task is None else f"it has nothing to {task} by")
+        return "chat", lambda one: (joined(one, text), _text(one, answer))
+    raise BadRow("it has neither a label nor an answer" if task is None else f"it has nothing to {task} by")
 
 
 def _text(row: Columns, name: str) -> str:
     value = row.get(name)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise _Bad(f"its '{name}' is no text")
+        raise BadRow(f"its '{name}' is no text")
     return _sound(str(value))
 
 
 def _sound(text: str) -> str:
     if not _is_whole(text):
-        raise _Bad("it holds half a character")
+        raise BadRow("it holds half a character")
     return text
 
 
-def _joined(row: Columns, name: str) -> str:
+def joined(row: Columns, name: str) -> str:
+    """The text of a row in the column `name`, with what goes on with it. Raises BadRow."""
     more = next((row[one] for one in INPUT if one != name and isinstance(row.get(one), str) and row[one]), "")
     return _sound(_text(row, name) + (f"\n{more}" if more else ""))
 
@@ -244,7 +251,7 @@ def _joined(row: Columns, name: str) -> str:
 def _labelled(row: Columns, name: str) -> str | int:
     value = row.get(name)
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise _Bad(f"its '{name}' is no label")
+        raise BadRow(f"its '{name}' is no label")
     return value
 
 
@@ -252,19 +259,23 @@ def _talk(row: Columns, name: str) -> tuple[str, str]:
     turns = row.get(name)
     said = [_turn(one) for one in turns] if isinstance(turns, list) else []
     if len(said) < 2:
-        raise _Bad(f"its '{name}' hold no talk of two turns")
+        raise BadRow(f"its '{name}' hold no talk of two turns")
     return "\n".join(said[:-1]), said[-1]
 
 
 def _turn(turn: Any) -> str:
     value = next((turn[one] for one in ("content", "value") if one in turn), None) if isinstance(turn, dict) else None
     if not isinstance(value, str):
-        raise _Bad("a turn of it is no text")
+        raise BadRow("a turn of it is no text")
     return _sound(value)
 
 
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int | str) and not isinstance(value, bool) and str(value).isprintable() and value != ""
+def row_id(row: Columns | str) -> str | None:
+    """The id that a row states itself; None where it has none."""
+    value = row.get("id") if isinstance(row, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    return str(value) if str(value).isprintable() and value != "" else None
 
 
 def write_texts(path: Path, data: TextSet) -> None:

@@ -14,6 +14,7 @@ from securesystemslib.signer import CryptoSigner, Signature, SSlibKey
 from ostiary.core.records import Frozen
 from ostiary.provenance import strict
 from ostiary.provenance.refusal import Reason, Refused
+from ostiary.provenance.strict import first_error as first_error  # noqa: PLC0414 - others take it from here
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 MAX_ENVELOPE = 512 * 2**20
@@ -111,12 +112,6 @@ def signed_by(key: SSlibKey, envelope: Opened) -> bool:
 def shorten(key: str) -> str:
     """The beginning of a key id that may hold anything."""
     return key[:12] if key.isascii() and key.isalnum() else "a key without an id"
-
-
-def first_error(error: ValidationError) -> str:
-    """The first thing that pydantic found, on one line."""
-    found = error.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join(map(str, found['loc'])) or 'it'}: {found['msg']}"[:200]
 
 
 def encoded(data: bytes) -> str:

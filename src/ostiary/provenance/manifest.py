@@ -72,12 +72,13 @@ class Manifest:
         """The manifest without the files and folders in `names`."""
         if not names:
             return self
+        files = tuple(file for file in self.files if not is_under(file.path, names))
+        return Manifest(self.algorithm, files, tuple(one for one in self.empty_folders if not is_under(one, names)))
 
-        def kept(path: str) -> bool:
-            return not any(path == name or path.startswith(f"{name}/") for name in names)
 
-        files = tuple(file for file in self.files if kept(file.path))
-        return Manifest(self.algorithm, files, tuple(filter(kept, self.empty_folders)))
+def is_under(path: str, names: Sequence[str]) -> bool:
+    """Whether a file or folder is one of those that `names` are, or lies in one."""
+    return any(path == name or path.startswith(f"{name}/") for name in names)
 
 
 def digest(path: Path | str, algorithm: Algorithm = "sha256", *, on_bytes: OnBytes | None = None) -> Manifest:

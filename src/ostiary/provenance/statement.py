@@ -23,7 +23,7 @@ MODEL = "ostiary:model/v1"
 ROOT = "ostiaryRootV1"
 """The name of our root among a subject's digests; no `sha256`, so that no other reader takes it for a file's."""
 
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f/\\]+$")]
+Name = strict.Name
 _DIGEST = re.compile(f"[0-9a-f]{{{2 * DIGEST_BYTES}}}")
 TensorSpec = tuple[str, tuple[int, ...]]
 

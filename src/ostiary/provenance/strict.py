@@ -3,12 +3,20 @@
 import json
 from typing import Annotated, Any, NoReturn
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from ostiary.provenance.refusal import Reason, Refused
 
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """A digest of 32 bytes as text."""
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f/\\]+$")]
+"""The name of a model or a set: one line without slashes."""
+
+
+def first_error(error: ValidationError) -> str:
+    """The first thing that pydantic found, on one line."""
+    found = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, found['loc'])) or 'it'}: {found['msg']}"[:200]
 
 
 def parse(data: bytes, where: str, *, limit: int) -> Any:

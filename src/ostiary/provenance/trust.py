@@ -62,10 +62,12 @@ class Identity(Frozen):
 
 
 class Revoked(Frozen):
-    """What is trusted no more: ids of keys, roots of models."""
+    """What is trusted no more: ids of keys, roots of models and of data sets, names of sources of samples."""
 
     keys: tuple[Hex, ...] = ()
     models: tuple[Hex, ...] = ()
+    sets: tuple[Hex, ...] = ()
+    sources: tuple[Annotated[str, Field(min_length=1)], ...] = ()
 
 
 class Store(Frozen):
