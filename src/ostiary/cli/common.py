@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ostiary.cli import settings
+from ostiary.cli.output import print_record, write_reports
 from ostiary.cli.progress import Progress, wants_bar
 from ostiary.cli.terminal import drop_stdout
 from ostiary.core.errors import ConfigError, OutputError
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 LEVELS = ("note", "suspect", "backdoor")
-REPORT_SUFFIXES = (".html", ".json", ".md")
+REPORT_SUFFIXES = (".html", ".json", ".md", ".sarif", ".xml")
+REPORT_HELP = "Write a report: .html, .json, .md, .sarif or .xml (JUnit)."
 
 
 def stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -67,7 +69,7 @@ def output_options() -> Callable[[F], F]:
     """What is printed, where reports go and what gives exit code 1."""
     return stack(
         click.option("--format", type=click.Choice(settings.CHOICES["format"]), default=None, help="Form on stdout."),
-        click.option("--report", "reports", multiple=True, metavar="FILE", help="Write a report: .html, .json or .md."),
+        click.option("--report", "reports", multiple=True, metavar="FILE", help=REPORT_HELP),
         click.option(
             "--fail-on", type=click.Choice(settings.CHOICES["fail_on"]), default=None, help="Lowest level for exit 1."
         ),
@@ -274,7 +276,7 @@ def check_outputs(*paths: str | None) -> None:
             )
 
 
-def check_reports(paths: Sequence[str], *outputs: str | None, kinds: tuple[str, ...] = REPORT_SUFFIXES) -> list[Path]:
+def check_reports(paths: Sequence[str], *outputs: str | None, kinds: Collection[str] = REPORT_SUFFIXES) -> list[Path]:
     """The report paths, refused before any work as `check_outputs` does, or for their kind."""
     for path in paths:
         if Path(path).suffix not in kinds:
@@ -284,46 +286,14 @@ def check_reports(paths: Sequence[str], *outputs: str | None, kinds: tuple[str, 
     return [Path(path) for path in paths]
 
 
-def write_reports(record: "Record", paths: Sequence[Path]) -> None:
-    """Write a record's reports by suffix."""
-    from ostiary.core.files import write_text
-    from ostiary.core.store import read_record
-
-    for path in paths:
-        if path.suffix == ".json":
-            write_text(path, record.to_json())
-            continue
-        from ostiary.report import render_markdown, write_html
-
-        if path.suffix == ".md":
-            write_text(path, render_markdown([record]))
-        else:
-            write_html([(record, read_record(record.id)[1])], path)
-
-
-def print_record(record: "Record", form: str) -> None:
-    """Print one record on stdout."""
-    if form == "json":
-        click.echo(record.to_json(), nl=False)
-        return
-    if form == "md":
-        from ostiary.report import render_markdown
-
-        click.echo(render_markdown([record]), nl=False)
-        return
-    from ostiary.cli.render import render_text
-
-    click.echo(render_text(record))
-
-
 def conclude(record: "Record", call: Call, *, reports: Sequence[Path], exit_zero: bool, named: bool) -> int:
     """Print the record, write its reports and give the exit code; `named` says that methods were asked for by name."""
     try:
-        print_record(record, call["format"])
+        print_record(record, call["format"], call["fail_on"], named=named)
     except BrokenPipeError:
         # A reader that went away changes neither the reports nor the exit code.
         drop_stdout()
-    write_reports(record, reports)
+    write_reports(record, reports, call["fail_on"], named=named)
     code = exit_code(record, call["fail_on"], named=named)
     return 0 if exit_zero and code == 1 else code
 

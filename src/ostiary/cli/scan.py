@@ -31,7 +31,7 @@ none-found or incomplete. None-found is no proof of absence: `ostiary methods` l
 @common.model_options
 @common.method_options()
 @click.option("--calibration", metavar="FILE", help="Reference models (`ostiary calibrate`), or 'none'.")
-@click.option("-o", "out", metavar="FILE", help="Write the report here (.html, .json or .md).")
+@click.option("-o", "out", metavar="FILE", help=common.REPORT_HELP)
 @click.option("--dry-run", is_flag=True, help="Print the plan and the skips, then stop.")
 @common.output_options()
 @common.run_options()

@@ -24,7 +24,7 @@ SETTINGS: dict[str, Setting] = {
     "device": Setting("cpu", str, "cpu, cuda or cuda:N"),
     "preset": Setting("standard", str, "quick, standard or thorough"),
     "fail_on": Setting("suspect", str, "lowest level of finding that gives exit code 1: backdoor, suspect or note"),
-    "format": Setting("text", str, "what is printed on stdout: text, json or md"),
+    "format": Setting("text", str, "what is printed on stdout: text, json, md, sarif or junit"),
     "time_limit": Setting(None, float, "seconds after which methods stop and say what they left out"),
     "color": Setting("auto", str, "auto, always or never"),
     "no_progress": Setting(False, bool, "one line per stage instead of a bar"),
@@ -99,7 +99,7 @@ def _check_key(key: str, where: str) -> None:
 CHOICES = {
     "preset": ("quick", "standard", "thorough"),
     "fail_on": ("backdoor", "suspect", "note"),
-    "format": ("text", "json", "md"),
+    "format": ("text", "json", "md", "sarif", "junit"),
     "color": ("auto", "always", "never"),
 }
 

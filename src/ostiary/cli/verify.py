@@ -1,13 +1,14 @@
 """`ostiary verify`."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ostiary.cli import common
+from ostiary.cli.output import FORMS, KINDS, KINDS_HELP, in_form
 from ostiary.cli.reading import reading
+from ostiary.core.files import write_text
 from ostiary.core.text import one_line
 
 if TYPE_CHECKING:
@@ -19,10 +20,13 @@ Examples:
   ostiary verify model/ --signature model.sig --trust trust.toml --name resnet-signs
   ostiary verify model/ --signature model/model.sig --trust oms.pub --ignore .git
   ostiary verify model/ --signature model.sig --trust trust.toml --format json
+  ostiary verify model/ --signature model.sig --trust trust.toml --report verify.sarif
+  ostiary verify model/ --signature model.sig --trust trust.toml --copy-to /verified/model
 
 Exit code 1 and every reason where anything differs from what was signed: a byte, a name, a file too many. What is
-read later may be changed by then; `ostiary.load` in Python checks and loads the same bytes. Signatures of OpenSSF
-Model Signing are read too; what their signer left out counts as a file too many unless --ignore names it.
+read later may be changed by then: `ostiary.load` in Python checks and loads the same bytes, and the folder of
+--copy-to holds the bytes that were checked, or is not there. Signatures of OpenSSF Model Signing are read too; what
+their signer left out counts as a file too many unless --ignore names it.
 """
 
 
@@ -33,32 +37,39 @@ Model Signing are read too; what their signer left out counts as a file too many
 @click.option("--pin", metavar="SHA256", help="The digest that the trust store must have.")
 @click.option("--name", metavar="NAME", help="Name under which it must be signed.  [default: that of PATH]")
 @click.option("--ignore", "ignored", multiple=True, metavar="PATH", help="Do not look at this inside (repeatable).")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="Form on stdout.")
-@click.option("--report", "reports", multiple=True, metavar="FILE", help="Write the decision: .json.")
+@click.option("--copy-to", metavar="DIR", help="Write the bytes that were verified into this new folder.")
+@click.option("--format", "form", type=click.Choice(FORMS), default="text", help="Form on stdout.")
+@click.option("--report", "reports", multiple=True, metavar="FILE", help=KINDS_HELP)
 @common.global_options()
 @click.pass_context
 def command(ctx: click.Context, /, path: str, signature: str, trust: str, **o: Any) -> None:
     """Check that PATH is, name for name and byte for byte, what somebody trusted signed."""
     call = common.call_settings(ctx, **o)
-    reports = common.check_reports(o["reports"], kinds=(".json",))
-    from ostiary.core.files import write_text
+    reports = common.check_reports(o["reports"], o["copy_to"], kinds=KINDS)
+    from ostiary.provenance.copy import copy_verified
     from ostiary.provenance.decision import accepted, refused
     from ostiary.provenance.refusal import Refused
     from ostiary.provenance.trust import read_trust
     from ostiary.provenance.verify import verify
+    from ostiary.report.outcome import of_decision
 
     known = None
     with reading(call, path) as on_bytes:
         try:
             known = read_trust(trust, pin=o["pin"])
-            vouched = verify(path, signature, known, name=o["name"], ignore=o["ignored"], on_bytes=on_bytes)
+            how = {"name": o["name"], "ignore": o["ignored"], "on_bytes": on_bytes}
+            if o["copy_to"]:
+                vouched = copy_verified(path, signature, known, o["copy_to"], **how)
+                call.note(f"wrote {o['copy_to']}")
+            else:
+                vouched = verify(path, signature, known, **how)
             found = accepted("verify", path, vouched, known)
         except Refused as error:
             found = refused("verify", path, error, known)
     found = found.model_copy(update={"command": ("ostiary", *sys.argv[1:])})
     for report in reports:
-        write_text(Path(report), found.to_json())
-    click.echo(found.to_json().rstrip() if o["form"] == "json" else text_of(found))
+        write_text(report, in_form(found, KINDS[report.suffix], text_of, of_decision))
+    click.echo(in_form(found, o["form"], text_of, of_decision), nl=False)
     sys.exit(0 if found.decision == "accepted" else 1)
 
 
