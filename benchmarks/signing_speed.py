@@ -75,6 +75,15 @@ def write_weights(path: Path) -> None:
     save_file({f"layer{n}.weight": torch.randn(5_000_000) for n in range(TENSORS)}, path)
 
 
+def signed_weights(root: Path) -> Path:
+    """Those 500 MB with a signature beside them, written once."""
+    path = root / "weights.safetensors"
+    if not path.exists():
+        write_weights(path)
+        Path(f"{path}.sig").write_bytes(sign_model(path, [read_private(root / "k.key")]).to_json())
+    return path
+
+
 def hash_once(files: list[Path], algorithm: str) -> None:
     """One pass over the files, without anything else."""
 
@@ -144,9 +153,7 @@ def loading(args: argparse.Namespace, records: Records, root: Path) -> None:
     if records.has("loading", "500 MB of safetensors"):
         return
     begun = time.monotonic()
-    path = root / "weights.safetensors"
-    write_weights(path)
-    (root / "weights.safetensors.sig").write_bytes(sign_model(path, [read_private(root / "k.key")]).to_json())
+    path = signed_weights(root)
     from safetensors.torch import load
 
     blocks: dict[str, Callable[[], Any]] = {
@@ -166,7 +173,7 @@ def admitting(args: argparse.Namespace, records: Records, root: Path) -> None:
     if records.has("admitting", "500 MB of safetensors"):
         return
     begun = time.monotonic()
-    path, trust = root / "weights.safetensors", read_trust(root / "k.pub")
+    path, trust = signed_weights(root), read_trust(root / "k.pub")
     state_scan(path, root)
     (root / "policy.toml").write_text('version = 1\ntrust = "k.pub"\n[scan]\nseparate = false\n')
     policy = read_policy(root / "policy.toml")
