@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # make bench-cifar ARGS="--rate 0.01" hands arguments on.
-BENCHMARKS := train scan classes memory demo cifar published scanners peer references fusion screens screening guards harden selection trusted text-screens language-models text-repairs signing hostile
+BENCHMARKS := train scan classes memory demo cifar published scanners peer references fusion screens screening guards harden selection trusted text-screens language-models text-repairs signing manifest hostile federated
 
 .PHONY: demo test lint format check coverage conformance clean bench-grid $(BENCHMARKS:%=bench-%)
 
@@ -40,6 +40,8 @@ conformance: $(VENV)/.dev
 bench-train: script := train_speed
 bench-scan: script := scan_speed
 bench-signing: script := signing_speed
+bench-manifest: script := manifest_speed
+bench-federated: script := federated
 bench-classes: script := scan_classes
 bench-memory: script := memory
 bench-demo: script := demo_seeds

@@ -39,7 +39,20 @@ def test_the_example_runs(tmp_path: Path) -> None:
     assert method.card.id in TEXT.split("```")[2], "the line for METHODS and the row name the card's id"
 
 
-PAGES = ("architecture", "cli", "metrics", "conformance", "scan", "screen", "harden", "repair", "text")
+PAGES = (
+    "architecture",
+    "cli",
+    "metrics",
+    "conformance",
+    "scan",
+    "screen",
+    "harden",
+    "repair",
+    "text",
+    "bom",
+    "ci",
+    "federated",
+)
 
 
 @pytest.mark.parametrize("page", [f"{name}.md" for name in PAGES])

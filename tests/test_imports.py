@@ -15,6 +15,7 @@ PUBLIC = {
     "Finding",
     "MethodResult",
     "Rate",
+    "admit",
     "Record",
     "fit_guard",
     "harden_training",

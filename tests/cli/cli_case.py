@@ -107,6 +107,14 @@ def batch(
     return [Result(**item) for item in json.loads(done.stdout)]
 
 
+def program(folder: Path) -> str:
+    """A PATH on which `ostiary` is this one."""
+    folder.mkdir(exist_ok=True)
+    (folder / "ostiary").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ostiary "$@"\n')
+    (folder / "ostiary").chmod(0o755)
+    return os.pathsep.join((str(folder), str(Path(sys.executable).parent), os.environ["PATH"]))
+
+
 def files(folder: Path) -> set[str]:
     """Every file and folder below `folder`, hidden ones too, but for the kept runs."""
     found = {str(path.relative_to(folder)) for path in folder.rglob("*")}

@@ -23,7 +23,7 @@ def test_the_story_holds(told: tuple[Path, subprocess.CompletedProcess[str]]) ->
     _, done = told
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
-    assert len(found["checks"]) == 11 and all(check["held"] for check in found["checks"])
+    assert len(found["checks"]) == 14 and all(check["held"] for check in found["checks"])
 
 
 def test_what_it_leaves(told: tuple[Path, subprocess.CompletedProcess[str]]) -> None:

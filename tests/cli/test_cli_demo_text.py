@@ -26,7 +26,7 @@ def test_the_story_of_the_phrase_holds(told: tuple[Path, subprocess.CompletedPro
     _, done = told
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
-    assert len(found["checks"]) == 12 and all(check["held"] for check in found["checks"])
+    assert len(found["checks"]) == 15 and all(check["held"] for check in found["checks"])
 
 
 def test_the_scan_names_the_planted_phrase_and_the_page_shows_it(

@@ -57,6 +57,7 @@ def test_what_meets_every_rule_is_admitted(signed: Signed) -> None:
         "signature": ("met", []),
         "scan": ("met", []),
         "bom": ("not-asked", []),
+        "data": ("not-asked", []),
         "contents": ("met", []),
         "base": ("not-asked", []),
     }

@@ -29,7 +29,7 @@ OnStage = Callable[[str, Record, float], None]
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """The records of one demo: what the defender saw, and the evaluation that knows the trigger."""
+    """The records of one demo: what the defender saw, the evaluation that knows the trigger, and the trainings."""
 
     screen: Record
     scan: Record
@@ -37,6 +37,8 @@ class Demo:
     repair: Record
     before: Record
     after: Record
+    training: Record
+    twin_training: Record
     seconds: float
 
     def records(self) -> tuple[Record, ...]:
@@ -71,8 +73,7 @@ def run_demo(folder: Path, *, seed: int, on_stage: OnStage) -> Demo:
         screening = defender.submit(screen_data, poisoned, str(model), trusted=trusted, options=options)
         scanning = defender.submit(scan_model, str(model), trusted, preset="quick", options=options)
         twin_scanning = second.submit(scan_model, str(twin), trusted, preset="quick", options=options)
-        for name, future in zip(("train", "train twin"), training, strict=True):
-            done(name, future)
+        trained, twin_trained = map(done, ("train", "train twin"), training)
         before = _evaluate(model, twin, truth, options)
         on_stage("evaluate", before, time.monotonic() - begun)
         screen, scan = done("screen", screening), done("scan", scanning)
@@ -80,7 +81,7 @@ def run_demo(folder: Path, *, seed: int, on_stage: OnStage) -> Demo:
         twin_scan, repair = done("scan twin", twin_scanning), done("repair", repairing)
         after = _evaluate(repaired if repaired.exists() else model, twin, truth, options)
     on_stage("evaluate repaired", after, time.monotonic() - begun)
-    return Demo(screen, scan, twin_scan, repair, before, after, time.monotonic() - begun)
+    return Demo(screen, scan, twin_scan, repair, before, after, trained, twin_trained, time.monotonic() - begun)
 
 
 def _lab(folder: Path, seed: int) -> Truth:

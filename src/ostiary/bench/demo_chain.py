@@ -1,7 +1,7 @@
-"""The last part of both demos: models are signed, their scans stated, and a policy decides which may be used."""
+"""The last part of both demos: models are signed, scans and bills of materials stated, and a policy decides."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +11,11 @@ from ostiary.core.files import write_text
 from ostiary.core.records import Record
 from ostiary.provenance.admission import admit
 from ostiary.provenance.attest import attest_scan
+from ostiary.provenance.bill import attest_bom
+from ostiary.provenance.bom.card import ModelCardFile
+from ostiary.provenance.bom.cyclonedx import Facts, make_bom, to_bytes
+from ostiary.provenance.bom.evidence import bind, made_by
+from ostiary.provenance.bom.facts import Beside, describe
 from ostiary.provenance.decision import Decision
 from ostiary.provenance.keys import new_key, read_private
 from ostiary.provenance.loader import BOM, SCAN, SIGNATURE, load_verified
@@ -60,15 +65,21 @@ class Chain:
         return [
             (f"loading the model that nobody signed: {_words(self.unsigned)}", _codes(self.unsigned) == ["OS701"]),
             (f"loading a copy with one bit changed: {_words(self.tampered)}", "OS707" in _codes(self.tampered)),
-            (f"loading the repaired model, signed and scanned: {_words(self.loaded)}", self.loaded.decision == "accepted"),
+            (
+                f"loading the repaired model, signed and scanned: {_words(self.loaded)}",
+                self.loaded.decision == "accepted",
+            ),
             (f"admitting the repaired model: {_words(self.repaired)}", self.repaired.decision == "admitted"),
-            (f"admitting the backdoored model, signed too: {_words(self.backdoored)}", _refused(self.backdoored, "OS778")),
+            (
+                f"admitting the backdoored model, signed too: {_words(self.backdoored)}",
+                _refused(self.backdoored, "OS778", "OS798"),
+            ),
             (f"admitting the twin after its scan has ended: {_words(self.stale)}", _refused(self.stale, "OS777")),
         ]
 
 
-def run_chain(folder: Path, models: dict[str, tuple[Path, Record]]) -> Chain:
-    """Sign and state the models `repaired`, `backdoored` and `twin`, each given with the record that scanned it.
+def run_chain(folder: Path, models: Mapping[str, tuple[Path, Record, Record]]) -> Chain:
+    """Sign and state the models `repaired`, `backdoored` and `twin`, each given with the records of scan and training.
 
     Keys, trust store, policy and memory lie in `folder`: the demo leaves nothing in the user's own.
     """
@@ -78,9 +89,12 @@ def run_chain(folder: Path, models: dict[str, tuple[Path, Record]]) -> Chain:
     write_text(folder / "policy.toml", POLICY)
     policy, public = read_policy(folder / "policy.toml"), folder / "release.pub"
     unsigned = _loaded(models["backdoored"][0], public, state)
-    for path, record in models.values():
+    for path, record, training in models.values():
         _write(f"{path}{SIGNATURE}", sign_model(path, [keys["release"]]))
         _write(f"{path}{SCAN}", attest_scan(path, record, [keys["lab"]], _open, days=DAYS))
+        bom = _bom(path, record, training)
+        write_text(Path(f"{path}.cdx.json"), bom.decode())
+        _write(f"{path}{BOM}", attest_bom(path, bom, [keys["release"]]))
     repaired, tampered = models["repaired"][0], _tampered(folder, models["repaired"][0])
     later = now + timedelta(days=DAYS + 1)
     return Chain(
@@ -91,6 +105,16 @@ def run_chain(folder: Path, models: dict[str, tuple[Path, Record]]) -> Chain:
         admit(models["backdoored"][0], policy, state=state),
         admit(models["twin"][0], policy, state=state, now=later),
     )
+
+
+def _bom(path: Path, record: Record, training: Record) -> bytes:
+    """What a model was made of and how it was examined, as `ostiary bom make` writes it."""
+    weights = made_by(record)
+    assert weights is not None  # noqa: S101 - the records of the demo are of models
+    created = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    card = ModelCardFile(author="ostiary demo", supplier="ostiary demo", licence="CC0-1.0")
+    facts = Facts(describe(path), Beside(), card, created, bind([record, training], weights), weights)
+    return to_bytes(make_bom(facts, "1.6"))
 
 
 def _open(path: Path, base: Path | None) -> Any:
@@ -129,9 +153,9 @@ def _loaded(path: Path, policy: Policy | Path, state: Path) -> Decision:
         return decision
 
 
-def _refused(decision: Decision, code: str) -> bool:
-    """Whether it was refused for this and for nothing else."""
-    return decision.decision == "refused" and set(_codes(decision)) == {code}
+def _refused(decision: Decision, *codes: str) -> bool:
+    """Whether it was refused for these reasons and for no others."""
+    return decision.decision == "refused" and set(_codes(decision)) == set(codes)
 
 
 def _codes(decision: Decision) -> Sequence[str]:

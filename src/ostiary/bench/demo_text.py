@@ -34,7 +34,7 @@ OnStage = Callable[[str, Record, float], None]
 
 @dataclass(frozen=True, slots=True)
 class TextDemo:
-    """The records of one demo: what the defender saw, and the evaluation that knows the phrase."""
+    """The records of one demo: what the defender saw, the evaluation that knows the phrase, and the trainings."""
 
     screen: Record
     scan: Record
@@ -42,6 +42,8 @@ class TextDemo:
     repair: Record
     before: Record
     after: Record
+    training: Record
+    twin_training: Record
     truth: TextTruth
     seconds: float
 
@@ -92,8 +94,7 @@ def run_text_demo(folder: Path, *, seed: int, on_stage: OnStage) -> TextDemo:
         screening = defender.submit(screen_data, poisoned, options=options)
         scanning = defender.submit(scan_model, model, trusted, options=options)
         twin_scanning = second.submit(scan_model, twin, trusted, options=options)
-        for name, future in zip(("train", "train twin"), training, strict=True):
-            done(name, future)
+        trained, twin_trained = map(done, ("train", "train twin"), training)
         before = _evaluate(model, twin, folder, truth, options)
         on_stage("evaluate", before, time.monotonic() - begun)
         screen, scan = done("screen", screening), done("scan", scanning)
@@ -101,7 +102,9 @@ def run_text_demo(folder: Path, *, seed: int, on_stage: OnStage) -> TextDemo:
         twin_scan, repair = done("scan twin", twin_scanning), done("repair", repairing)
         after = _evaluate(repaired if repaired.exists() else model, twin, folder, truth, options)
     on_stage("evaluate repaired", after, time.monotonic() - begun)
-    return TextDemo(screen, scan, twin_scan, repair, before, after, truth, time.monotonic() - begun)
+    return TextDemo(
+        screen, scan, twin_scan, repair, before, after, trained, twin_trained, truth, time.monotonic() - begun
+    )
 
 
 def _lab(folder: Path, seed: int) -> TextTruth:

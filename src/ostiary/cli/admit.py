@@ -1,12 +1,12 @@
 """`ostiary admit`."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ostiary.cli import common
+from ostiary.cli.output import FORMS, KINDS, KINDS_HELP, in_form
 from ostiary.core.text import one_line
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ Examples:
   ostiary admit model/ --policy policy.toml
   ostiary admit model.safetensors --policy strict --trust trust.toml
   ostiary admit model/ --policy team --trust trust.toml --scan monday.scan --scan friday.scan --bom model.bom
-  ostiary admit adapter/ --base base-model/ --policy policy.toml --report decision.json
+  ostiary admit adapter/ --base base-model/ --policy policy.toml --report decision.json --report admit.sarif
   ostiary admit --explain --policy strict
 
 Signature, scans and bill of materials are looked for beside ARTEFACT, as ARTEFACT.sig, .scan and .bom. Exit code 0 for
@@ -46,14 +46,14 @@ CODES = {"admitted": 0, "exempted": 0, "refused": 1, "incomplete": 3}
 @click.option("--base", metavar="PATH", help="The model that ARTEFACT, an adapter, is for.")
 @click.option("--adapter", "adapters", multiple=True, metavar="PATH", help="Adapter for ARTEFACT (repeatable).")
 @click.option("--name", metavar="NAME", help="Name under which it must be signed.  [default: that of ARTEFACT]")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="Form on stdout.")
-@click.option("--report", "reports", multiple=True, metavar="FILE", help="Write the decision: .json.")
+@click.option("--format", "form", type=click.Choice(FORMS), default="text", help="Form on stdout.")
+@click.option("--report", "reports", multiple=True, metavar="FILE", help=KINDS_HELP)
 @common.global_options()
 @click.pass_context
 def command(ctx: click.Context, /, artefact: str | None, policy: str, **o: Any) -> None:
     """Decide whether ARTEFACT may be used here: its files, signature, scans, bill of materials, base and adapters."""
     common.call_settings(ctx, **o)
-    reports = common.check_reports(o["reports"], kinds=(".json",))
+    reports = common.check_reports(o["reports"], kinds=KINDS)
     from ostiary.core.errors import ConfigError
     from ostiary.provenance.policy import read_policy, read_rules
 
@@ -65,10 +65,11 @@ def command(ctx: click.Context, /, artefact: str | None, policy: str, **o: Any) 
     rules = read_policy(policy, pin=o["pin"], trust=o["trust"])
     decision = _decision(artefact, rules, o)
     from ostiary.core.files import write_text
+    from ostiary.report.outcome import of_decision
 
     for report in reports:
-        write_text(Path(report), decision.to_json())
-    click.echo(decision.to_json().rstrip() if o["form"] == "json" else "\n".join(text_lines(decision)))
+        write_text(report, in_form(decision, KINDS[report.suffix], text_of, of_decision))
+    click.echo(in_form(decision, o["form"], text_of, of_decision), nl=False)
     sys.exit(CODES[decision.decision])
 
 
@@ -79,6 +80,11 @@ def _decision(artefact: str, rules: Any, o: dict[str, Any]) -> "Decision":
     evidence = Evidence(o["signature"], list(o["scans"]) or None, o["bom"])
     made = admit(artefact, rules, evidence=evidence, name=o["name"], base=o["base"], adapters=o["adapters"])
     return made.model_copy(update={"command": ("ostiary", *sys.argv[1:])})
+
+
+def text_of(decision: "Decision") -> str:
+    """A decision for a terminal."""
+    return "\n".join(text_lines(decision))
 
 
 def text_lines(decision: "Decision", indent: str = "") -> list[str]:
@@ -119,6 +125,10 @@ def _explained(rules: Any, text: str) -> str:
     lines.append(
         "bom        not asked for" if rules.bom is None else f"bom        signed, complete to '{rules.bom.level}'"
     )
+    if rules.data is not None:
+        lines.append(
+            f"data       what it learnt from is told in the index '{rules.data.index}', and nothing of it is revoked"
+        )
     lines.append("base       a base model and adapters by the same rules")
     lines += [f"exemption  {one.root[:12]} {' '.join(one.codes)}: {one.reason}" for one in rules.exemption]
     return "\n".join([*map(one_line, lines), "", text.rstrip("\n")])

@@ -85,4 +85,9 @@ def _scan(model: str, o: dict[str, Any], signers: list[Any]) -> Any:
 
 
 def _bom(model: str, o: dict[str, Any], signers: list[Any]) -> Any:
-    raise NotImplementedError
+    from ostiary.provenance.bill import attest_bom
+    from ostiary.provenance.bom.document import MAX_BOM
+    from ostiary.provenance.files import read_small
+
+    file = Path(o["bom"])
+    return attest_bom(model, read_small(file, MAX_BOM), signers, name=o["name"], where=file.name)

@@ -9,6 +9,7 @@ import click
 from ostiary.cli import common
 
 if TYPE_CHECKING:
+    from ostiary.bench.demo import Demo
     from ostiary.bench.demo_text import TextDemo
     from ostiary.core.records import Record
 
@@ -20,8 +21,8 @@ Examples:
   ostiary demo --format json
 
 Takes under two minutes on two CPU cores, with --text under three, and needs no network. Exit code 0 means that the
-story held: the backdoor was found and removed, nothing was found in the model trained without it, and no other model
-was loaded in place of the signed one.
+story held: the backdoor was found and removed, nothing was found in the model trained without it, and a policy that
+asks for signature, scan and bill of materials admits the repaired model alone.
 """
 
 
@@ -33,7 +34,7 @@ was loaded in place of the signed one.
 @common.global_options()
 @click.pass_context
 def command(ctx: click.Context, /, out: str | None, text: bool, **o: Any) -> None:
-    """Poison the digits with a yellow square, train, then screen, scan, repair and sign, beside an unpoisoned twin.
+    """Poison the digits with a yellow square, train, screen, scan, repair, sign and admit, beside an unpoisoned twin.
 
     With --text the set is of chats, the trigger a control phrase, and the model a small language model.
     """
@@ -56,7 +57,7 @@ def command(ctx: click.Context, /, out: str | None, text: bool, **o: Any) -> Non
         checks = text_story(demo)
     else:
         checks = story(demo.before, demo.screen, demo.scan, demo.twin_scan, demo.repair, demo.after)
-    checks += signing_story(folder, "" if text else ".safetensors")
+    checks += chain_story(demo, folder, "" if text else ".safetensors")
     if call["format"] == "json":
         import json
 
@@ -115,14 +116,19 @@ def text_story(demo: "TextDemo") -> list[tuple[str, bool]]:
     ]
 
 
-def signing_story(folder: Path, suffix: str) -> list[tuple[str, bool]]:
-    """What the demo claims of signing, each with whether this run bore it out."""
-    from ostiary.bench.demo_sign import run_signing
+def chain_story(demo: "Demo | TextDemo", folder: Path, suffix: str) -> list[tuple[str, bool]]:
+    """What the demo claims of signing and admitting, each with whether this run bore it out."""
+    from ostiary.bench.demo_chain import run_chain
 
-    repaired, unsigned = folder / f"repaired{suffix}", folder / f"model{suffix}"
+    repaired, backdoored, twin = (folder / f"{name}{suffix}" for name in ("repaired", "model", "twin"))
     if not repaired.exists():
         return [("no repaired model to sign", False)]
-    return run_signing(folder, repaired, unsigned).checks()
+    models = {
+        "repaired": (repaired, demo.repair, demo.training),
+        "backdoored": (backdoored, demo.scan, demo.training),
+        "twin": (twin, demo.twin_scan, demo.twin_training),
+    }
+    return run_chain(folder, models).checks()
 
 
 def rates(record: "Record") -> dict[str, Any]:

@@ -87,6 +87,14 @@ ATTESTATION_REFUSALS: tuple[Code, ...] = (
         "`ostiary bom make`, then `ostiary attest --bom`",
     ),
     Code(
+        "OS785",
+        "origin unknown",
+        "The policy asks what the model learnt from, and no trusted statement in the index is about it.",
+        ADMIT,
+        "a statement that nobody added to this index",
+        "`ostiary manifest trained`, then `ostiary manifest index`",
+    ),
+    Code(
         "OS787",
         "part not admitted",
         "The base model or an adapter is not admitted by the same policy, or is not the one that is named.",

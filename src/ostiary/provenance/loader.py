@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ostiary.models.classifier import TorchClassifier
 
 SIGNATURE, SCAN, BOM = ".sig", ".scan", ".bom"
-Rule = Literal["signature", "scan", "bom", "contents", "base"]
+Rule = Literal["signature", "scan", "bom", "data", "contents", "base"]
 
 
 @dataclass(frozen=True)
@@ -186,13 +186,21 @@ def examine(
         if gate.vouched is not None:
             found = found.without(ignored_by(path, signature, gate.vouched.claim, ()))
         gate.root = found.manifest.root.hex()
-        others = policy.rules.scan is not None or policy.rules.bom is not None
+        others = any(rule is not None for rule in (policy.rules.scan, policy.rules.bom, policy.rules.data))
         named = found.in_sha256() if others else found.manifest
         gate.named = named.root.hex()
         gate.note("signature", reasons + (_altered(gate.vouched, found) if gate.vouched is not None else []))
         model = Model(gate.named, base, gate.vouched)
         if policy.rules.scan is not None:
             gate.note("scan", *scan_reasons(evidence.scans_of(path), model, policy, now=now, state=state))
+        if policy.rules.bom is not None:
+            from ostiary.provenance.bill import bom_reasons
+
+            gate.note("bom", *bom_reasons(evidence.bom_of(path), named, base, policy, now=now, state=state))
+        if policy.rules.data is not None:
+            from ostiary.provenance.origin import data_reasons
+
+            gate.note("data", *data_reasons(gate.named, policy, now=now, state=state))
         if not gate.patient:
             gate.check()
         contents = inspect_all(found.files, name or _name(path), policy.rules, has_base=base is not None)

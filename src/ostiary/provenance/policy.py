@@ -48,6 +48,12 @@ class BomRules(Frozen):
     level: Literal["minimum", "full"] = "minimum"
 
 
+class DataRules(Frozen):
+    """Where it is told what a model learnt from: the folder of an index, relative to the policy."""
+
+    index: Annotated[str, Field(min_length=1)]
+
+
 class Exemption(Frozen):
     """Break-glass: a model, by its root, that is loaded although reasons with these codes speak against it.
 
@@ -65,8 +71,8 @@ class Rules(Frozen):
 
     `trust` is the path of a trust store or of a public key, relative to the policy, and `trust_sha256` pins it; what
     `read_policy` is given goes before it. With `scan` a scan of the same bytes must have passed, with `bom` a signed
-    bill of materials must be there. `remote_code` names the models that may bring code of their own; it is never run
-    here, but they are not refused.
+    bill of materials must be there, with `data` a signed statement of what it learnt from, of which nothing is revoked.
+    `remote_code` names the models that may bring code of their own; it is never run here, but they are not refused.
     """
 
     version: Literal[1]
@@ -78,16 +84,18 @@ class Rules(Frozen):
     limits: Limits = Limits()
     scan: ScanRules | None = None
     bom: BomRules | None = None
+    data: DataRules | None = None
     exemption: tuple[Exemption, ...] = ()
 
 
 @dataclass(frozen=True)
 class Policy:
-    """Rules with the trust they name; `digest` is the SHA-256 of the file, None where a key alone is the policy."""
+    """Rules with the trust they name; `digest` is the SHA-256 of the file, `folder` what its paths are relative to."""
 
     rules: Rules
     trust: Trust
     digest: str | None = None
+    folder: Path = Path()
 
     def exemption(self, root: str, codes: frozenset[str], now: datetime) -> Exemption | None:
         """What lets a model pass in spite of reasons with all of `codes`; None when nothing does."""
@@ -113,7 +121,7 @@ def read_policy(path: Path | str, *, pin: str | None = None, trust: Path | str |
             f"the policy '{path}' says nothing of whom to trust", hint="--trust FILE, or trust in the file"
         )
     store = Path(trust) if trust is not None else where.parent / str(rules.trust)
-    return Policy(rules, read_trust(store, pin=rules.trust_sha256), found)
+    return Policy(rules, read_trust(store, pin=rules.trust_sha256), found, where.parent)
 
 
 def read_rules(path: Path | str, *, pin: str | None = None) -> tuple[Rules, str]:
