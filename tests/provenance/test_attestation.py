@@ -280,6 +280,14 @@ def test_an_accusation_past_its_end_is_no_contradiction(signed: Signed) -> None:
         assert [one.code for one in reasons] == expected
 
 
+def test_an_accusation_of_the_future_stands(signed: Signed) -> None:
+    folder = signed.folder.parent
+    good = state_scan(signed.folder, signed.keys["second"], out=folder / "1.scan")
+    made = NOW + timedelta(hours=2)  # by the clock of its scanner
+    bad = state_scan(signed.folder, signed.keys["second"], "suspect", out=folder / "2.scan", now=made)
+    assert codes(signed, scans=[good, bad]) == ["OS783"]
+
+
 def test_a_damaged_statement_beside_a_good_one_refuses(signed: Signed) -> None:
     good = state_scan(signed.folder, signed.keys["second"])
     bad = state_scan(signed.folder, signed.keys["second"], "suspect", out=signed.folder.parent / "2.scan")
