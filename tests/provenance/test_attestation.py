@@ -269,6 +269,18 @@ def test_statements_that_contradict(signed: Signed) -> None:
     assert two(signed, "suspect", "none-found", hours=-2) == ["OS783"]
 
 
+def test_what_a_method_found_before_it_was_cut_short_is_taken_back_by_that_method_alone(signed: Signed) -> None:
+    cut = tried("scan.neural-cleanse", status="partial", findings=[accusation()])
+    folder, key = signed.folder.parent, signed.keys["second"]
+    results = [cut, tried("scan.warp-trigger")]
+    bad = state_scan(
+        signed.folder, key, "suspect", results=results, scanned=NOW - timedelta(hours=9), out=folder / "1.scan"
+    )
+    for methods, expected in ((["scan.warp-trigger"], ["OS783"]), (["scan.warp-trigger", "scan.neural-cleanse"], [])):
+        good = state_scan(signed.folder, key, results=[tried(one) for one in methods], out=folder / "2.scan")
+        assert codes(signed, scans=[good, bad]) == expected
+
+
 def test_an_accusation_past_its_end_is_no_contradiction(signed: Signed) -> None:
     folder = signed.folder.parent
     good = state_scan(signed.folder, signed.keys["second"], out=folder / "1.scan")

@@ -126,7 +126,7 @@ def _takes_back(newer: Stated, accusation: Stated) -> bool:
     """Whether the same scanner looked again, at no less, and found nothing."""
     same = set(newer.said.keys) & set(accusation.said.keys)
     later = newer.scan.scanned > accusation.scan.scanned
-    return bool(same) and later and accusation.scan.methods() <= newer.scan.methods()
+    return bool(same) and later and accusation.scan.told() <= newer.scan.methods()
 
 
 def _told(stated: Stated) -> str:

@@ -115,6 +115,11 @@ class Scan(_Part):
         """The methods that examined all they were to examine."""
         return frozenset(one.method for one in self.results if one.status == "ok")
 
+    def told(self) -> frozenset[str]:
+        """The methods that have a say: those, and whichever accuses, cut short or not."""
+        accusing = {one.method for one in self.results if any(found.level in ADVERSE for found in one.findings)}
+        return self.methods() | accusing
+
 
 def subject_of(manifest: Manifest, name: str) -> Subject:
     """The model as a subject: by our root, and by the SHA-256 of its only file, which other engines know."""
