@@ -236,6 +236,32 @@ def test_a_producer_is_no_scanner_and_a_stranger_nobody(signed: Signed) -> None:
     assert codes(signed) == ["OS725"]
 
 
+def test_a_scanner_of_other_models_cannot_pass_one_under_another_name(signed: Signed) -> None:
+    trust(signed, text="")
+    path = signed.folder.parent / "trust.toml"
+    path.write_text(f'{path.read_text()}models = ["cats-*"]\n')
+    state_scan(signed.folder, signed.keys["second"])
+    assert codes(signed) == ["OS746"]
+    state_scan(signed.folder, signed.keys["second"], name="cats-1")
+    assert codes(signed) == ["OS746"]
+    state_scan(signed.folder, signed.keys["second"], "suspect", name="cats-1")
+    assert set(codes(signed)) == {"OS746", "OS778"}
+
+
+def test_two_files_of_one_statement_are_judged_by_who_signed_each(signed: Signed) -> None:
+    trust(signed, ', "scanner"')
+    folder, record = signed.folder.parent, make_record()
+    files = [
+        state_scan(signed.folder, signed.keys[key], out=folder / f"{key}.scan", record=record, now=NOW)
+        for key in ("second", "producer")
+    ]
+    assert codes(signed, scans=files) == [] == codes(signed, scans=files[::-1])
+    earlier = NOW - timedelta(hours=9)
+    bad = state_scan(signed.folder, signed.keys["producer"], "suspect", out=folder / "3.scan", scanned=earlier)
+    # What the signer of the model says in its favour counts for nothing, and so takes nothing back.
+    assert codes(signed, scans=[*files, bad]) == ["OS783"] == codes(signed, scans=[*files[::-1], bad])
+
+
 def test_scanner_version_and_families(signed: Signed) -> None:
     state_scan(signed.folder, signed.keys["second"])
     assert codes(signed, 'min_version = "0.2"') == ["OS781"]

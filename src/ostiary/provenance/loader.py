@@ -180,7 +180,8 @@ def examine(
     try:
         require(path)
         signature = evidence.signature_of(path)
-        gate.vouched, reasons = _signed(signature, policy, name or _name(path), now, state)
+        called = name or _name(path)
+        gate.vouched, reasons = _signed(signature, policy, called, now, state)
         algorithm = gate.vouched.claim.manifest.algorithm if gate.vouched is not None else "sha256"
         found = read_all(path, algorithm, limit=policy.rules.limits.max_bytes)
         if gate.vouched is not None:
@@ -190,7 +191,7 @@ def examine(
         named = found.in_sha256() if others else found.manifest
         gate.named = named.root.hex()
         gate.note("signature", reasons + (_altered(gate.vouched, found) if gate.vouched is not None else []))
-        model = Model(gate.named, base, gate.vouched)
+        model = Model(gate.named, base, gate.vouched, called)
         if policy.rules.scan is not None:
             gate.note("scan", *scan_reasons(evidence.scans_of(path), model, policy, now=now, state=state))
         if policy.rules.bom is not None:
