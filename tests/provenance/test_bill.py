@@ -83,6 +83,18 @@ def test_only_producers_sign_it(signed: Signed) -> None:
     assert codes(signed) == ["OS725"]
 
 
+def test_a_producer_of_other_models_signs_none_under_another_name(signed: Signed) -> None:
+    (signed.folder.parent / "trust.toml").write_text(
+        STORE.replace('roles = ["scanner"]', 'roles = ["producer"]\nmodels = ["cats-*"]')
+    )
+    where = state_bom(signed, "second")
+    assert codes(signed) == ["OS746"]
+    statement = json.loads(opened(where.read_bytes(), "bom").payload)
+    statement["subject"][0]["name"] = "cats-1"
+    where.write_bytes(sign(json.dumps(statement).encode(), [signed.keys["second"]]).to_json())
+    assert codes(signed) == ["OS746"]
+
+
 def test_of_other_bytes(signed: Signed, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
@@ -132,6 +144,7 @@ def test_a_bill_that_tells_no_base_says_nothing_of_it(signed: Signed) -> None:
     ("change", "code"),
     [
         (lambda s: s.update(predicateType="https://cyclonedx.org/bom/v1.4"), "OS729"),
+        (lambda s: s["subject"][0]["digest"].update({ROOT: "0" * 64}), "OS793"),
         (lambda s: s["predicate"].update(bomFormat="SPDX"), "OS788"),
         (lambda s: s["predicate"].update(specVersion="1.5"), "OS788"),
         (lambda s: s["predicate"].update(surprise=1), "OS789"),

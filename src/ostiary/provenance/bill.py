@@ -6,7 +6,7 @@ from pathlib import Path
 
 from securesystemslib.signer import CryptoSigner
 
-from ostiary.provenance.attested import MAX_STATEMENT, heard, say
+from ostiary.provenance.attested import MAX_STATEMENT, Said, heard, name_reasons, say
 from ostiary.provenance.bom.check import check, lacking, match_model
 from ostiary.provenance.bom.document import MODEL, ROOT, Bom, prop, read_bom
 from ostiary.provenance.envelope import Opened, sign
@@ -41,12 +41,20 @@ def attest_bom(
 
 
 def bom_reasons(
-    file: Path | None, manifest: Manifest, base: str | None, policy: Policy, *, now: datetime, state: Path | None = None
+    file: Path | None,
+    manifest: Manifest,
+    base: str | None,
+    policy: Policy,
+    *,
+    now: datetime,
+    name: str | None = None,
+    state: Path | None = None,
 ) -> tuple[list[Reason], list[str]]:
     """Why the bill of materials in `file` does not let the model pass, and what it says of itself where it does.
 
-    `manifest` is that of the model in SHA-256, `base` the root of the model that it, an adapter, is loaded on. Raises
-    FormatError for a file that cannot be read.
+    `manifest` is that of the model in SHA-256, `base` the root of the model that it, an adapter, is loaded on, `name`
+    the one under which it is to be used, for which the signer must be trusted. Raises FormatError for a file that
+    cannot be read.
     """
     rules = policy.rules.bom
     if rules is None:
@@ -59,7 +67,9 @@ def bom_reasons(
         bom = read_bom(canonical(dict(said.predicate)), where)
     except Refused as error:
         return list(error.reasons), []
-    reasons = check(bom, now=now, where=where) + match_model(bom, manifest, where)
+    reasons = name_reasons(said, policy.trust, SIGNER, name, now, where) if name is not None else []
+    reasons += _subject_reasons(said, manifest, where)
+    reasons += check(bom, now=now, where=where) + match_model(bom, manifest, where)
     reasons += lacking(bom, rules.level, signed=True, now=now, where=where)
     if base is not None and (told := _bases(bom)) and base not in told:
         reasons.append(Reason("OS787", where, f"it was made from {told[0][:12]}, the base at hand is {base[:12]}"))
@@ -68,6 +78,14 @@ def bom_reasons(
         f"{', '.join(said.signers)} signed it: CycloneDX {bom.version}, {models} model, {sets} data sets, {rules.level}"
     )
     return reasons, [] if reasons else [words]
+
+
+def _subject_reasons(said: Said, manifest: Manifest, where: str) -> list[Reason]:
+    """A reason (OS793) where the statement around the document is about something else; other tools know no root."""
+    own = subject_of(manifest, "model").digest
+    if any(set(one.digest.items()) & set(own.items()) for one in said.subjects):
+        return []
+    return [Reason("OS793", where, "the subject of its statement has another digest than the model")]
 
 
 def _bases(bom: Bom) -> list[str]:

@@ -197,7 +197,8 @@ def examine(
         if policy.rules.bom is not None:
             from ostiary.provenance.bill import bom_reasons
 
-            gate.note("bom", *bom_reasons(evidence.bom_of(path), named, base, policy, now=now, state=state))
+            bill = evidence.bom_of(path)
+            gate.note("bom", *bom_reasons(bill, named, base, policy, now=now, name=called, state=state))
         if policy.rules.data is not None:
             from ostiary.provenance.origin import data_reasons
 
