@@ -120,6 +120,15 @@ def test_a_scan_speaks_of_a_model_in_sha256_whatever_it_is_signed_in(signed: Sig
     assert outcomes(admit(signed.folder, policy(signed)))["scan"] == ("broken", ["OS776"])
 
 
+@pytest.mark.skipif(find_spec("blake3") is None, reason="BLAKE3 is not installed")
+def test_a_model_that_is_revoked_by_its_root_is_so_whatever_it_is_signed_in(signed: Signed) -> None:
+    store = signed.folder.parent / "trust.toml"
+    store.write_text(f'{STORE}[revoked]\nmodels = ["{digest(signed.folder).root.hex()}"]\n')
+    assert outcomes(admit(signed.folder, policy(signed, "")))["signature"] == ("broken", ["OS741"])
+    signed.signature.write_bytes(sign_model(signed.folder, [signed.keys["producer"]], algorithm="blake3").to_json())
+    assert outcomes(admit(signed.folder, policy(signed, "")))["signature"] == ("broken", ["OS741"])
+
+
 def make_part(signed: Signed, name: str, files: dict[str, bytes]) -> Path:
     """A further signed and scanned folder beside the model."""
     folder = signed.folder.parent / name
