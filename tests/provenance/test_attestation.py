@@ -378,6 +378,28 @@ def test_statements_that_are_none(signed: Signed, change: Callable[[dict[str, An
     assert codes(signed) == [code]
 
 
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda s: s["predicate"]["scanner"].update(version="9" * 5000), "OS730"),
+        (lambda s: s["predicate"].update(scanned="0001-01-01T00:00:00+14:00"), "OS777"),
+        (lambda s: s["predicate"].update(created="9999-12-31T23:59:59-14:00"), "OS777"),
+        (lambda s: s["predicate"].update(expires="0001-01-01T00:00:00+14:00"), "OS777"),
+    ],
+)
+def test_numbers_at_the_end_of_their_range_are_refused(signed: Signed, change: Any, code: str) -> None:
+    where = state_scan(signed.folder, signed.keys["second"])
+    restate(where, signed.keys["second"], change)
+    assert codes(signed, 'min_version = "0.1"') == [code]
+
+
+def test_a_number_that_python_takes_for_infinity_is_no_json(signed: Signed) -> None:
+    where = state_scan(signed.folder, signed.keys["second"])
+    payload = opened(where.read_bytes(), "scan").payload.replace(b'"seed":0', b'"seed":0,"more":1e999')
+    where.write_bytes(sign(payload, [signed.keys["second"]]).to_json())
+    assert codes(signed) == ["OS721"]
+
+
 def test_fields_of_later_versions_raise_no_trust_and_do_no_harm(signed: Signed) -> None:
     where = state_scan(signed.folder, signed.keys["second"], "suspect")
     restate(where, signed.keys["second"], lambda s: s["predicate"].update(approved=True))

@@ -40,8 +40,8 @@ class _Part(BaseModel):
 class Scanner(_Part):
     """What scanned: name, version and the digest of its settings."""
 
-    id: str
-    version: str
+    id: Annotated[str, Field(max_length=200)]
+    version: Annotated[str, Field(max_length=200)]
     configSha256: Hex  # noqa: N815 - JSON's habit
 
 
