@@ -179,6 +179,12 @@ def test_adapters_are_held_against_the_model_that_they_are_for(signed: Signed) -
     assert found.decision == "incomplete" and outcomes(found)["base"] == ("undecided", ["OS787"])
 
 
+def test_a_signature_of_the_first_day_of_the_calendar_is_told_as_it_is(signed: Signed) -> None:
+    signed.resign(lambda statement: statement["predicate"].update(created="0001-01-01T00:00:00+14:00"))
+    found = admit(signed.folder, policy(signed, ""))
+    assert found.decision == "admitted" and found.signed == "0001-01-01T00:00:00+14:00"
+
+
 def test_a_swapped_file_is_told_by_name(signed: Signed) -> None:
     state_scan(signed.folder, signed.keys["second"])
     flip(signed.folder / "model-2.safetensors", -1)

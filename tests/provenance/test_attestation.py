@@ -120,6 +120,14 @@ def test_what_is_stated_was_scanned(signed: Signed) -> None:
             attest_scan(signed.folder, record, [signed.keys["second"]], opener)
 
 
+@pytest.mark.parametrize(
+    "how", [{"name": "a/b"}, {"name": "x" * 201}, *({"days": days} for days in (float("inf"), float("nan"), 4e6, -1))]
+)
+def test_a_name_or_an_end_that_cannot_be_stated_is_no_crash(signed: Signed, how: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"no name|cannot be stated"):
+        state_scan(signed.folder, signed.keys["second"], **how)
+
+
 def test_a_repair_is_stated_by_its_scan_of_the_repaired_model(signed: Signed) -> None:
     digests = {"model": "a" * 64, "repaired": DIGEST}
     results = [tried("repair.clp"), tried("scan.neural-cleanse")]

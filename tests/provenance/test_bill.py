@@ -12,7 +12,7 @@ from bom_case import BESIDE, made, scan, train
 from signed_case import Signed, flip, make_signed
 
 import ostiary
-from ostiary.core.errors import FormatError
+from ostiary.core.errors import ConfigError, FormatError
 from ostiary.provenance.bill import BILL, attest_bom, bom_reasons
 from ostiary.provenance.bom.card import ModelCardFile
 from ostiary.provenance.envelope import opened, sign
@@ -74,6 +74,12 @@ def test_it_is_a_statement_about_the_model(signed: Signed) -> None:
     payload = json.loads(opened(state_bom(signed).read_bytes(), "bom").payload)
     assert payload["predicateType"] == BILL and payload["predicate"]["bomFormat"] == "CycloneDX"
     assert payload["subject"] == [{"name": "model", "digest": {ROOT: digest(signed.folder).root.hex()}}]
+
+
+def test_a_name_that_cannot_be_signed_is_no_crash(signed: Signed) -> None:
+    data = json.dumps(made(signed.folder.parent, days=LONG)).encode()
+    with pytest.raises(ConfigError, match="no name of a model"):
+        attest_bom(signed.folder, data, [signed.keys["producer"]], name="a/b")
 
 
 def test_only_producers_sign_it(signed: Signed) -> None:

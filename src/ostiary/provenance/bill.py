@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from pydantic import ValidationError
 from securesystemslib.signer import CryptoSigner
 
+from ostiary.core.errors import ConfigError
 from ostiary.provenance.attested import MAX_STATEMENT, Said, heard, name_reasons, say
 from ostiary.provenance.bom.check import check, lacking, match_model
 from ostiary.provenance.bom.document import MODEL, ROOT, Bom, prop, read_bom
@@ -29,15 +31,22 @@ def attest_bom(
 ) -> Opened:
     """Sign a CycloneDX document as what the model at `path` was made of, once it is about these very bytes.
 
-    Evidence against the model is signed like any other. Raises what `read_bom` and `digest` raise, and Refused when the
-    document does not hold together or is about other bytes.
+    Evidence against the model is signed like any other. Raises ConfigError for a name that is none, what `read_bom` and
+    `digest` raise, and Refused when the document does not hold together or is about other bytes.
     """
     path = Path(path)
     bom, manifest = read_bom(data, where), digest(path)
     reasons = [one for one in check(bom, where=where) if one.code != ADVERSE]
     if reasons := reasons + match_model(bom, manifest, where):
         raise Refused(reasons, hint="make it anew with `ostiary bom make`")
-    return sign(say([subject_of(manifest, name or path.resolve().name)], BILL, bom.value), keys)
+    called = name or path.resolve().name
+    try:
+        subject = subject_of(manifest, called)
+    except ValidationError as error:
+        raise ConfigError(
+            f"{called[:200]!r} is no name of a model", hint="a name without slashes or line ends"
+        ) from error
+    return sign(say([subject], BILL, bom.value), keys)
 
 
 def bom_reasons(
