@@ -295,6 +295,17 @@ def test_two_statements_about_one_set_or_one_version_contradict(world: World) ->
     assert {one.code for one in contradictions(found.known)} == {"OS767"}
 
 
+def test_each_of_two_statements_that_contradict_is_asked_for_its_sources(world: World) -> None:
+    _, summary = world.manifest("photos", [("a", "web")])
+    for source in ("web", "shop"):
+        stated = json.loads(state_set(summary))
+        stated["predicate"]["sources"] = {source: 1}
+        world.add(world.signed(json.dumps(stated).encode(), "owner"))
+    for source in ("web", "shop"):
+        found = world.lineage().impact(source)
+        assert [one.name for one in found.sets] == ["photos"] and [one.code for one in found.reasons] == ["OS767"]
+
+
 def databases(world: World) -> list[Path]:
     return sorted((world.index.folder / "sets").glob("*.sqlite"))
 

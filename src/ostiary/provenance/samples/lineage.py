@@ -98,7 +98,8 @@ class Lineage:
         A digest that is no root here is looked for as the content of a sample.
         """
         if not is_digest(source):
-            roots = {root for root, said in self._sets.items() if source in said.what.sources}
+            # Of two statements that contradict each other, each is asked.
+            roots = {said.root for said in self.known.sets if source in said.what.sources}
             return self._answer(source, [], roots, set(), self._unsaid())
         sets = {link.root for one in self.known.trainings for link in one.what.dataSets}
         bases = {link.root for one in self.known.trainings for link in one.what.bases}
