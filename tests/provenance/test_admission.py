@@ -15,6 +15,7 @@ from ostiary.provenance.loader import Evidence
 from ostiary.provenance.manifest import digest
 from ostiary.provenance.policy import READY, read_policy, read_rules
 from ostiary.provenance.sign import sign_model
+from ostiary.report.outcome import of_decision
 
 STORE = """id = "team"
 version = 1
@@ -232,3 +233,19 @@ def test_a_link_in_place_of_a_file_is_refused(signed: Signed) -> None:
     (signed.folder / "link").symlink_to("/etc/hostname")
     found: Any = admit(signed.folder, policy(signed))
     assert found.decision == "refused" and "OS702" in [ground.code for ground in found.reasons]
+
+
+def test_a_rule_that_was_not_come_to_is_told_as_open(signed: Signed) -> None:
+    state_scan(signed.folder, signed.keys["second"])
+    (signed.folder / "link").symlink_to("config.json")
+    found = admit(signed.folder, policy(signed))
+    assert found.decision == "refused" and outcomes(found) == {
+        "signature": ("undecided", []),
+        "scan": ("undecided", []),
+        "bom": ("not-asked", []),
+        "data": ("not-asked", []),
+        "contents": ("broken", ["OS702"]),
+        "base": ("not-asked", []),
+    }
+    skipped = {one.name: one.status for one in of_decision(found).checks}
+    assert skipped["admit.scan"] == skipped["admit.signature"] == "skipped"

@@ -24,7 +24,10 @@ class Ground(Frozen):
 
 
 class Ruling(Frozen):
-    """What came of one rule of a policy, and what its evidence told; `undecided` where that leaves it open."""
+    """What came of one rule of a policy, and what its evidence told; `undecided` where that leaves it open.
+
+    That is so without a reason, too, where files could not be read and the rule was not come to.
+    """
 
     rule: str
     outcome: Outcome
