@@ -139,6 +139,20 @@ def test_evidence_that_has_expired(signed: Signed, tmp_path: Path) -> None:
         assert {one.code for one in reasons} == expected
 
 
+def test_what_a_base_was_made_from_is_no_base(signed: Signed) -> None:
+    where = state_bom(signed)
+    statement = json.loads(opened(where.read_bytes(), "bom").payload)
+    (base,) = statement["predicate"]["metadata"]["component"]["pedigree"]["ancestors"]
+    older = {"type": base["type"], "name": "older", "properties": [{"name": "ostiary:root", "value": "d" * 64}]}
+    base["pedigree"] = {"ancestors": [older]}
+    where.write_bytes(sign(json.dumps(statement).encode(), [signed.keys["producer"]]).to_json())
+    assert codes(signed) == []
+    policy, now = read_policy(signed.folder.parent / "policy.toml"), datetime.now(UTC)
+    for root, expected in (("c" * 64, []), ("d" * 64, ["OS787"])):
+        reasons, _ = bom_reasons(where, digest(signed.folder), root, policy, now=now)
+        assert [one.code for one in reasons] == expected
+
+
 def test_a_bill_that_tells_no_base_says_nothing_of_it(signed: Signed) -> None:
     file = state_bom(signed, beside=replace(BESIDE, ancestors=()))
     codes(signed)

@@ -98,6 +98,6 @@ def _subject_reasons(said: Said, manifest: Manifest, where: str) -> list[Reason]
 
 
 def _bases(bom: Bom) -> list[str]:
-    """The roots of the models that those of a BOM were made from, as far as it tells them."""
-    above = (one for pointer, one in bom.components if "/pedigree/ancestors/" in pointer and one["type"] == MODEL)
-    return [root for one in above if (root := prop(one, ROOT))]
+    """The roots of the models that those of a BOM were made from at once, as far as it tells them."""
+    above = (old for _, one in bom.models for old in one.get("pedigree", {}).get("ancestors", []))
+    return [root for one in above if one["type"] == MODEL and (root := prop(one, ROOT))]
