@@ -257,6 +257,18 @@ def test_a_set_that_nobody_described_is_a_gap_and_with_revoked_sources_a_reason(
     assert codes(lambda: world.lineage().impact("web")) == {"OS742"}
 
 
+def test_a_base_that_nobody_described_is_with_something_revoked_a_reason(world: World) -> None:
+    world.train("adapter", bases=["model"])
+    assert not world.lineage().affected(MODELS["adapter"])
+    for text in ('sources = ["web"]', f'sets = ["{"7" * 64}"]'):
+        world.trust = world.store(f"[revoked]\n{text}")
+        found = world.lineage().affected(MODELS["adapter"])
+        assert [one.code for one in found] == ["OS768"] and "nothing here says" in found[0].message
+    root = world.add_set("photos", [("a", "shop")])
+    world.train("model", data={"photos": root})
+    assert not world.lineage().affected(MODELS["adapter"])
+
+
 def test_a_set_without_its_manifest_is_a_gap_of_trace_alone(world: World) -> None:
     world.add_set("photos", [("p1", "web")], manifest=False)
     assert "manifest" in world.lineage().trace("p1").missing[0]
