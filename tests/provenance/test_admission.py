@@ -15,6 +15,7 @@ from ostiary.provenance.loader import Evidence
 from ostiary.provenance.manifest import digest
 from ostiary.provenance.policy import READY, read_policy, read_rules
 from ostiary.provenance.sign import sign_model
+from ostiary.report.outcome import of_decision
 
 STORE = """id = "team"
 version = 1
@@ -120,6 +121,15 @@ def test_a_scan_speaks_of_a_model_in_sha256_whatever_it_is_signed_in(signed: Sig
     assert outcomes(admit(signed.folder, policy(signed)))["scan"] == ("broken", ["OS776"])
 
 
+@pytest.mark.skipif(find_spec("blake3") is None, reason="BLAKE3 is not installed")
+def test_a_model_that_is_revoked_by_its_root_is_so_whatever_it_is_signed_in(signed: Signed) -> None:
+    store = signed.folder.parent / "trust.toml"
+    store.write_text(f'{STORE}[revoked]\nmodels = ["{digest(signed.folder).root.hex()}"]\n')
+    assert outcomes(admit(signed.folder, policy(signed, "")))["signature"] == ("broken", ["OS741"])
+    signed.signature.write_bytes(sign_model(signed.folder, [signed.keys["producer"]], algorithm="blake3").to_json())
+    assert outcomes(admit(signed.folder, policy(signed, "")))["signature"] == ("broken", ["OS741"])
+
+
 def make_part(signed: Signed, name: str, files: dict[str, bytes]) -> Path:
     """A further signed and scanned folder beside the model."""
     folder = signed.folder.parent / name
@@ -170,6 +180,12 @@ def test_adapters_are_held_against_the_model_that_they_are_for(signed: Signed) -
     assert found.decision == "incomplete" and outcomes(found)["base"] == ("undecided", ["OS787"])
 
 
+def test_a_signature_of_the_first_day_of_the_calendar_is_told_as_it_is(signed: Signed) -> None:
+    signed.resign(lambda statement: statement["predicate"].update(created="0001-01-01T00:00:00+14:00"))
+    found = admit(signed.folder, policy(signed, ""))
+    assert found.decision == "admitted" and found.signed == "0001-01-01T00:00:00+14:00"
+
+
 def test_a_swapped_file_is_told_by_name(signed: Signed) -> None:
     state_scan(signed.folder, signed.keys["second"])
     flip(signed.folder / "model-2.safetensors", -1)
@@ -217,3 +233,19 @@ def test_a_link_in_place_of_a_file_is_refused(signed: Signed) -> None:
     (signed.folder / "link").symlink_to("/etc/hostname")
     found: Any = admit(signed.folder, policy(signed))
     assert found.decision == "refused" and "OS702" in [ground.code for ground in found.reasons]
+
+
+def test_a_rule_that_was_not_come_to_is_told_as_open(signed: Signed) -> None:
+    state_scan(signed.folder, signed.keys["second"])
+    (signed.folder / "link").symlink_to("config.json")
+    found = admit(signed.folder, policy(signed))
+    assert found.decision == "refused" and outcomes(found) == {
+        "signature": ("undecided", []),
+        "scan": ("undecided", []),
+        "bom": ("not-asked", []),
+        "data": ("not-asked", []),
+        "contents": ("broken", ["OS702"]),
+        "base": ("not-asked", []),
+    }
+    skipped = {one.name: one.status for one in of_decision(found).checks}
+    assert skipped["admit.scan"] == skipped["admit.signature"] == "skipped"

@@ -120,6 +120,14 @@ def test_what_is_stated_was_scanned(signed: Signed) -> None:
             attest_scan(signed.folder, record, [signed.keys["second"]], opener)
 
 
+@pytest.mark.parametrize(
+    "how", [{"name": "a/b"}, {"name": "x" * 201}, *({"days": days} for days in (float("inf"), float("nan"), 4e6, -1))]
+)
+def test_a_name_or_an_end_that_cannot_be_stated_is_no_crash(signed: Signed, how: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"no name|cannot be stated"):
+        state_scan(signed.folder, signed.keys["second"], **how)
+
+
 def test_a_repair_is_stated_by_its_scan_of_the_repaired_model(signed: Signed) -> None:
     digests = {"model": "a" * 64, "repaired": DIGEST}
     results = [tried("repair.clp"), tried("scan.neural-cleanse")]
@@ -236,6 +244,32 @@ def test_a_producer_is_no_scanner_and_a_stranger_nobody(signed: Signed) -> None:
     assert codes(signed) == ["OS725"]
 
 
+def test_a_scanner_of_other_models_cannot_pass_one_under_another_name(signed: Signed) -> None:
+    trust(signed, text="")
+    path = signed.folder.parent / "trust.toml"
+    path.write_text(f'{path.read_text()}models = ["cats-*"]\n')
+    state_scan(signed.folder, signed.keys["second"])
+    assert codes(signed) == ["OS746"]
+    state_scan(signed.folder, signed.keys["second"], name="cats-1")
+    assert codes(signed) == ["OS746"]
+    state_scan(signed.folder, signed.keys["second"], "suspect", name="cats-1")
+    assert set(codes(signed)) == {"OS746", "OS778"}
+
+
+def test_two_files_of_one_statement_are_judged_by_who_signed_each(signed: Signed) -> None:
+    trust(signed, ', "scanner"')
+    folder, record = signed.folder.parent, make_record()
+    files = [
+        state_scan(signed.folder, signed.keys[key], out=folder / f"{key}.scan", record=record, now=NOW)
+        for key in ("second", "producer")
+    ]
+    assert codes(signed, scans=files) == [] == codes(signed, scans=files[::-1])
+    earlier = NOW - timedelta(hours=9)
+    bad = state_scan(signed.folder, signed.keys["producer"], "suspect", out=folder / "3.scan", scanned=earlier)
+    # What the signer of the model says in its favour counts for nothing, and so takes nothing back.
+    assert codes(signed, scans=[*files, bad]) == ["OS783"] == codes(signed, scans=[*files[::-1], bad])
+
+
 def test_scanner_version_and_families(signed: Signed) -> None:
     state_scan(signed.folder, signed.keys["second"])
     assert codes(signed, 'min_version = "0.2"') == ["OS781"]
@@ -269,6 +303,18 @@ def test_statements_that_contradict(signed: Signed) -> None:
     assert two(signed, "suspect", "none-found", hours=-2) == ["OS783"]
 
 
+def test_what_a_method_found_before_it_was_cut_short_is_taken_back_by_that_method_alone(signed: Signed) -> None:
+    cut = tried("scan.neural-cleanse", status="partial", findings=[accusation()])
+    folder, key = signed.folder.parent, signed.keys["second"]
+    results = [cut, tried("scan.warp-trigger")]
+    bad = state_scan(
+        signed.folder, key, "suspect", results=results, scanned=NOW - timedelta(hours=9), out=folder / "1.scan"
+    )
+    for methods, expected in ((["scan.warp-trigger"], ["OS783"]), (["scan.warp-trigger", "scan.neural-cleanse"], [])):
+        good = state_scan(signed.folder, key, results=[tried(one) for one in methods], out=folder / "2.scan")
+        assert codes(signed, scans=[good, bad]) == expected
+
+
 def test_an_accusation_past_its_end_is_no_contradiction(signed: Signed) -> None:
     folder = signed.folder.parent
     good = state_scan(signed.folder, signed.keys["second"], out=folder / "1.scan")
@@ -278,6 +324,14 @@ def test_an_accusation_past_its_end_is_no_contradiction(signed: Signed) -> None:
         now = NOW + timedelta(days=days)
         reasons, _ = scan_reasons([good, bad], model, policy(signed), now=now)
         assert [one.code for one in reasons] == expected
+
+
+def test_an_accusation_of_the_future_stands(signed: Signed) -> None:
+    folder = signed.folder.parent
+    good = state_scan(signed.folder, signed.keys["second"], out=folder / "1.scan")
+    made = NOW + timedelta(hours=2)  # by the clock of its scanner
+    bad = state_scan(signed.folder, signed.keys["second"], "suspect", out=folder / "2.scan", now=made)
+    assert codes(signed, scans=[good, bad]) == ["OS783"]
 
 
 def test_a_damaged_statement_beside_a_good_one_refuses(signed: Signed) -> None:
@@ -330,6 +384,28 @@ def test_statements_that_are_none(signed: Signed, change: Callable[[dict[str, An
     assert codes(signed) == []
     restate(where, signed.keys["second"], change)
     assert codes(signed) == [code]
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda s: s["predicate"]["scanner"].update(version="9" * 5000), "OS730"),
+        (lambda s: s["predicate"].update(scanned="0001-01-01T00:00:00+14:00"), "OS777"),
+        (lambda s: s["predicate"].update(created="9999-12-31T23:59:59-14:00"), "OS777"),
+        (lambda s: s["predicate"].update(expires="0001-01-01T00:00:00+14:00"), "OS777"),
+    ],
+)
+def test_numbers_at_the_end_of_their_range_are_refused(signed: Signed, change: Any, code: str) -> None:
+    where = state_scan(signed.folder, signed.keys["second"])
+    restate(where, signed.keys["second"], change)
+    assert codes(signed, 'min_version = "0.1"') == [code]
+
+
+def test_a_number_that_python_takes_for_infinity_is_no_json(signed: Signed) -> None:
+    where = state_scan(signed.folder, signed.keys["second"])
+    payload = opened(where.read_bytes(), "scan").payload.replace(b'"seed":0', b'"seed":0,"more":1e999')
+    where.write_bytes(sign(payload, [signed.keys["second"]]).to_json())
+    assert codes(signed) == ["OS721"]
 
 
 def test_fields_of_later_versions_raise_no_trust_and_do_no_harm(signed: Signed) -> None:

@@ -12,7 +12,7 @@ from bom_case import BESIDE, made, scan, train
 from signed_case import Signed, flip, make_signed
 
 import ostiary
-from ostiary.core.errors import FormatError
+from ostiary.core.errors import ConfigError, FormatError
 from ostiary.provenance.bill import BILL, attest_bom, bom_reasons
 from ostiary.provenance.bom.card import ModelCardFile
 from ostiary.provenance.envelope import opened, sign
@@ -76,11 +76,29 @@ def test_it_is_a_statement_about_the_model(signed: Signed) -> None:
     assert payload["subject"] == [{"name": "model", "digest": {ROOT: digest(signed.folder).root.hex()}}]
 
 
+def test_a_name_that_cannot_be_signed_is_no_crash(signed: Signed) -> None:
+    data = json.dumps(made(signed.folder.parent, days=LONG)).encode()
+    with pytest.raises(ConfigError, match="no name of a model"):
+        attest_bom(signed.folder, data, [signed.keys["producer"]], name="a/b")
+
+
 def test_only_producers_sign_it(signed: Signed) -> None:
     state_bom(signed, "second")
     assert codes(signed) == ["OS745"]
     state_bom(signed, "stranger")
     assert codes(signed) == ["OS725"]
+
+
+def test_a_producer_of_other_models_signs_none_under_another_name(signed: Signed) -> None:
+    (signed.folder.parent / "trust.toml").write_text(
+        STORE.replace('roles = ["scanner"]', 'roles = ["producer"]\nmodels = ["cats-*"]')
+    )
+    where = state_bom(signed, "second")
+    assert codes(signed) == ["OS746"]
+    statement = json.loads(opened(where.read_bytes(), "bom").payload)
+    statement["subject"][0]["name"] = "cats-1"
+    where.write_bytes(sign(json.dumps(statement).encode(), [signed.keys["second"]]).to_json())
+    assert codes(signed) == ["OS746"]
 
 
 def test_of_other_bytes(signed: Signed, tmp_path: Path) -> None:
@@ -121,6 +139,20 @@ def test_evidence_that_has_expired(signed: Signed, tmp_path: Path) -> None:
         assert {one.code for one in reasons} == expected
 
 
+def test_what_a_base_was_made_from_is_no_base(signed: Signed) -> None:
+    where = state_bom(signed)
+    statement = json.loads(opened(where.read_bytes(), "bom").payload)
+    (base,) = statement["predicate"]["metadata"]["component"]["pedigree"]["ancestors"]
+    older = {"type": base["type"], "name": "older", "properties": [{"name": "ostiary:root", "value": "d" * 64}]}
+    base["pedigree"] = {"ancestors": [older]}
+    where.write_bytes(sign(json.dumps(statement).encode(), [signed.keys["producer"]]).to_json())
+    assert codes(signed) == []
+    policy, now = read_policy(signed.folder.parent / "policy.toml"), datetime.now(UTC)
+    for root, expected in (("c" * 64, []), ("d" * 64, ["OS787"])):
+        reasons, _ = bom_reasons(where, digest(signed.folder), root, policy, now=now)
+        assert [one.code for one in reasons] == expected
+
+
 def test_a_bill_that_tells_no_base_says_nothing_of_it(signed: Signed) -> None:
     file = state_bom(signed, beside=replace(BESIDE, ancestors=()))
     codes(signed)
@@ -132,6 +164,7 @@ def test_a_bill_that_tells_no_base_says_nothing_of_it(signed: Signed) -> None:
     ("change", "code"),
     [
         (lambda s: s.update(predicateType="https://cyclonedx.org/bom/v1.4"), "OS729"),
+        (lambda s: s["subject"][0]["digest"].update({ROOT: "0" * 64}), "OS793"),
         (lambda s: s["predicate"].update(bomFormat="SPDX"), "OS788"),
         (lambda s: s["predicate"].update(specVersion="1.5"), "OS788"),
         (lambda s: s["predicate"].update(surprise=1), "OS789"),

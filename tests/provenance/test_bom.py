@@ -104,6 +104,7 @@ def test_what_is_made_holds(version: Any, tmp_path: Path) -> None:
         (lambda bom: model(bom)["components"].pop(), "OS797"),
         (lambda bom: model(bom)["properties"][0].update(value="0" * 64), "OS797"),
         (lambda bom: declared(bom)["claims"][0].update(counterEvidence=["evidence:00000003"]), "OS798"),
+        (lambda bom: declared(bom)["attestations"][0]["map"][0].update(counterClaims=["claim:backdoors"]), "OS798"),
     ],
 )
 def test_each_fault_has_its_code(change: Change, code: str, whole: dict[str, Any]) -> None:

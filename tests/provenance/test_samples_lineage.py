@@ -257,6 +257,18 @@ def test_a_set_that_nobody_described_is_a_gap_and_with_revoked_sources_a_reason(
     assert codes(lambda: world.lineage().impact("web")) == {"OS742"}
 
 
+def test_a_base_that_nobody_described_is_with_something_revoked_a_reason(world: World) -> None:
+    world.train("adapter", bases=["model"])
+    assert not world.lineage().affected(MODELS["adapter"])
+    for text in ('sources = ["web"]', f'sets = ["{"7" * 64}"]'):
+        world.trust = world.store(f"[revoked]\n{text}")
+        found = world.lineage().affected(MODELS["adapter"])
+        assert [one.code for one in found] == ["OS768"] and "nothing here says" in found[0].message
+    root = world.add_set("photos", [("a", "shop")])
+    world.train("model", data={"photos": root})
+    assert not world.lineage().affected(MODELS["adapter"])
+
+
 def test_a_set_without_its_manifest_is_a_gap_of_trace_alone(world: World) -> None:
     world.add_set("photos", [("p1", "web")], manifest=False)
     assert "manifest" in world.lineage().trace("p1").missing[0]
@@ -293,6 +305,17 @@ def test_two_statements_about_one_set_or_one_version_contradict(world: World) ->
     assert any("version 1 is" in one.message for one in found.impact("net").reasons)
     assert not found.trace("zzz").reasons
     assert {one.code for one in contradictions(found.known)} == {"OS767"}
+
+
+def test_each_of_two_statements_that_contradict_is_asked_for_its_sources(world: World) -> None:
+    _, summary = world.manifest("photos", [("a", "web")])
+    for source in ("web", "shop"):
+        stated = json.loads(state_set(summary))
+        stated["predicate"]["sources"] = {source: 1}
+        world.add(world.signed(json.dumps(stated).encode(), "owner"))
+    for source in ("web", "shop"):
+        found = world.lineage().impact(source)
+        assert [one.name for one in found.sets] == ["photos"] and [one.code for one in found.reasons] == ["OS767"]
 
 
 def databases(world: World) -> list[Path]:

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -445,3 +446,10 @@ def test_conflicts_and_duplicates(tmp_path: Path) -> None:
     same = next(one for one in groups if one.samples[0][0] == "a")
     assert same.content == hashlib.sha256(b"same").hexdigest() and same.samples == (("a", "a"), ("b", "b"))
     assert list(repeated(written(tmp_path / "n", [sample("a"), sample("b")]))) == []
+
+
+def test_a_pipe_is_no_manifest_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert not is_manifest(tmp_path / "pipe")
+    with pytest.raises(FormatError, match="no regular file"):
+        SampleManifest(tmp_path / "pipe")

@@ -13,6 +13,9 @@ from ostiary.provenance.refusal import Reason, Refused
 UNDECIDED = frozenset({"OS101", "OS779"})
 """Reasons that accuse nobody: a file of a kind that is not examined, a scan without a result."""
 
+OPTIONAL = frozenset({"scan", "bom", "data"})
+"""Rules that a policy may leave out."""
+
 
 def admit(
     artefact: Path | str,
@@ -86,7 +89,11 @@ def _decide(
 
 def _ruling(rule: Rule, gate: Gate) -> Ruling:
     reasons = gate.found.get(rule)
-    if reasons is None or (rule == "base" and not reasons):
+    if reasons is None:
+        # What the policy asks for and nobody came to look at, since the files could not be read, is no rule left out.
+        asked = rule not in OPTIONAL or getattr(gate.policy.rules, rule) is not None
+        return Ruling(rule=rule, outcome="undecided" if asked else "not-asked")
+    if rule == "base" and not reasons:
         return Ruling(rule=rule, outcome="not-asked")
     open_only = {reason.code for reason in reasons} <= UNDECIDED
     outcome: Outcome = "met" if not reasons else "undecided" if open_only else "broken"

@@ -99,6 +99,15 @@ def heard(
     return Said(found.subject, found.predicateType, found.predicate, tuple(names), tuple(sorted(good)), payload)
 
 
+def name_reasons(said: Said, trust: Trust, role: Role, name: str, now: datetime, where: str) -> list[Reason]:
+    """Why too few of those who said something may speak in `role` of the model `name`, whatever name they gave it."""
+    try:
+        count_signers({key: trust.identities[key] for key in said.keys}, trust, role, [name], now, where)
+    except Refused as error:
+        return list(error.reasons)
+    return []
+
+
 def _read(payload: bytes, types: Sequence[str], where: str) -> _Statement:
     value = strict.parse(payload, where, limit=MAX_STATEMENT)
     if isinstance(value, dict) and (told := value.get("predicateType")) not in types:

@@ -11,7 +11,7 @@ from ostiary.provenance.files import bad_name, require, shown, write_all
 from ostiary.provenance.manifest import FileDigest, Manifest, OnBytes, each_file, hasher, is_under, pieces
 from ostiary.provenance.refusal import Reason, Refused
 from ostiary.provenance.trust import Trust
-from ostiary.provenance.verify import Vouched, compare, ignored_by, read_signature, vouch
+from ostiary.provenance.verify import Vouched, compare, ignored_by, read_signature, revoked_reasons, vouch
 
 
 def copy_verified(
@@ -62,6 +62,8 @@ def copy_verified(
         listing, found = each_file(path, keep)
         manifest = Manifest(vouched.claim.manifest.algorithm, tuple(found), listing.empty_folders).without(left_out)
         compare(vouched.claim, manifest)
+        if reasons := revoked_reasons(trust, vouched.claim.name, [manifest.root.hex()]):
+            raise Refused(reasons)
         for empty in manifest.empty_folders:
             (folder / empty).mkdir(parents=True)
     return vouched

@@ -24,7 +24,10 @@ class Ground(Frozen):
 
 
 class Ruling(Frozen):
-    """What came of one rule of a policy, and what its evidence told; `undecided` where that leaves it open."""
+    """What came of one rule of a policy, and what its evidence told; `undecided` where that leaves it open.
+
+    That is so without a reason, too, where files could not be read and the rule was not come to.
+    """
 
     rule: str
     outcome: Outcome
@@ -81,7 +84,7 @@ def accepted(
         decision="accepted",
         name=claim.name,
         version=claim.version,
-        signed=claim.created.astimezone(UTC).isoformat() if claim.created else None,
+        signed=_utc(claim.created) if claim.created else None,
         root=claim.manifest.root.hex() if claim.bound else None,
         oms_root=claim.manifest.oms_root.hex(),
         files=len(claim.manifest.files),
@@ -127,6 +130,13 @@ def exempted(subject: str, reasons: Sequence[Reason], exemption: Exemption, root
 def grounds(reasons: Sequence[Reason]) -> tuple[Ground, ...]:
     """Reasons as they stand on record."""
     return tuple(Ground(code=one.code, subject=one.subject, message=one.message) for one in reasons)
+
+
+def _utc(moment: datetime) -> str:
+    try:
+        return moment.astimezone(UTC).isoformat()
+    except OverflowError:  # at either end of the calendar, where UTC has no such day
+        return moment.isoformat()
 
 
 def _now() -> str:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from ostiary.core.card import FAMILIES
-from ostiary.provenance.attested import MAX_STATEMENT, Said, heard
+from ostiary.provenance.attested import MAX_STATEMENT, Said, heard, name_reasons
 from ostiary.provenance.files import read_small
 from ostiary.provenance.memory import SKEW
 from ostiary.provenance.policy import Policy, ScanRules
@@ -31,17 +31,21 @@ class Stated:
         return self.said.subjects[0].digest[ROOT]
 
     def stands(self, now: datetime) -> bool:
-        """Whether it holds now, as its scanner said."""
-        return self.scan.created <= now + SKEW and now < self.scan.expires
+        """Whether it has not ended; one of the future stands, too: it is the clock here that may be wrong."""
+        return now < self.scan.expires
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What a scan is held against: the root of the bytes at hand, that of the base below them, and who signed them."""
+    """What a scan is held against: the root of the bytes at hand, that of the base below them, and who signed them.
+
+    `name` is that under which the model is to be used, for which its scanner must be trusted.
+    """
 
     root: str
     base: str | None
     vouched: Vouched | None
+    name: str | None = None
 
 
 def scan_reasons(
@@ -68,10 +72,10 @@ def scan_reasons(
             stated.append(Stated(file.name, said, read_scan(said, file.name)))
         except Refused as error:
             unread += error.reasons
-    against = {one.said.sha256: _against(one, model, rules, now) for one in stated}
-    passing = [one for one in stated if not against[one.said.sha256]]
+    against = [_against(one, model, policy, now) for one in stated]
+    passing = [one for one, reasons in zip(stated, against, strict=True) if not reasons]
     if not passing:
-        return unread + [reason for reasons in against.values() for reason in reasons], []
+        return unread + [reason for reasons in against for reason in reasons], []
     accusing = [one for one in stated if one.scan.verdict in ADVERSE and one.root == model.root and one.stands(now)]
     open_ones = [one for one in accusing if not any(_takes_back(other, one) for other in passing)]
     reasons = [
@@ -81,12 +85,14 @@ def scan_reasons(
     return unread + reasons, [_told(one) for one in passing]
 
 
-def _against(stated: Stated, model: Model, rules: ScanRules, now: datetime) -> list[Reason]:
+def _against(stated: Stated, model: Model, policy: Policy, now: datetime) -> list[Reason]:
     """Why one statement does not let the model pass; what is about other bytes says nothing more."""
-    where, scan = stated.where, stated.scan
+    where, scan, rules = stated.where, stated.scan, policy.rules.scan or ScanRules()
     if stated.root != model.root:
         return [Reason("OS776", where, f"it is about {stated.root[:12]}, these bytes are {model.root[:12]}")]
     reasons = _untimely(stated, rules, now)
+    if model.name is not None:
+        reasons += name_reasons(stated.said, policy.trust, "scanner", model.name, now, where)
     if scan.base != model.base:
         below = f"on the base {scan.base[:12]}" if scan.base else "without a base"
         reasons.append(Reason("OS776", where, f"it was scanned {below}, the base at hand is {str(model.base)[:12]}"))
@@ -126,7 +132,7 @@ def _takes_back(newer: Stated, accusation: Stated) -> bool:
     """Whether the same scanner looked again, at no less, and found nothing."""
     same = set(newer.said.keys) & set(accusation.said.keys)
     later = newer.scan.scanned > accusation.scan.scanned
-    return bool(same) and later and accusation.scan.methods() <= newer.scan.methods()
+    return bool(same) and later and accusation.scan.told() <= newer.scan.methods()
 
 
 def _told(stated: Stated) -> str:

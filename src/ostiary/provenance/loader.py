@@ -17,7 +17,7 @@ from ostiary.provenance.policy import Exemption, Policy, read_policy
 from ostiary.provenance.refusal import Reason, Refused
 from ostiary.provenance.specification import spec_reasons
 from ostiary.provenance.tensors import read_tensors, value_reasons
-from ostiary.provenance.verify import Vouched, compare, ignored_by, read_signature, vouch
+from ostiary.provenance.verify import Vouched, compare, ignored_by, read_signature, revoked_reasons, vouch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -180,23 +180,28 @@ def examine(
     try:
         require(path)
         signature = evidence.signature_of(path)
-        gate.vouched, reasons = _signed(signature, policy, name or _name(path), now, state)
+        called = name or _name(path)
+        gate.vouched, reasons = _signed(signature, policy, called, now, state)
         algorithm = gate.vouched.claim.manifest.algorithm if gate.vouched is not None else "sha256"
         found = read_all(path, algorithm, limit=policy.rules.limits.max_bytes)
         if gate.vouched is not None:
             found = found.without(ignored_by(path, signature, gate.vouched.claim, ()))
         gate.root = found.manifest.root.hex()
         others = any(rule is not None for rule in (policy.rules.scan, policy.rules.bom, policy.rules.data))
+        others |= policy.trust.store is not None and bool(policy.trust.store.revoked.models)
         named = found.in_sha256() if others else found.manifest
         gate.named = named.root.hex()
         gate.note("signature", reasons + (_altered(gate.vouched, found) if gate.vouched is not None else []))
-        model = Model(gate.named, base, gate.vouched)
+        if not any(reason.code == "OS741" for reason in reasons):
+            gate.note("signature", revoked_reasons(policy.trust, called, [gate.root, gate.named]))
+        model = Model(gate.named, base, gate.vouched, called)
         if policy.rules.scan is not None:
             gate.note("scan", *scan_reasons(evidence.scans_of(path), model, policy, now=now, state=state))
         if policy.rules.bom is not None:
             from ostiary.provenance.bill import bom_reasons
 
-            gate.note("bom", *bom_reasons(evidence.bom_of(path), named, base, policy, now=now, state=state))
+            bill = evidence.bom_of(path)
+            gate.note("bom", *bom_reasons(bill, named, base, policy, now=now, name=called, state=state))
         if policy.rules.data is not None:
             from ostiary.provenance.origin import data_reasons
 

@@ -40,8 +40,8 @@ class _Part(BaseModel):
 class Scanner(_Part):
     """What scanned: name, version and the digest of its settings."""
 
-    id: str
-    version: str
+    id: Annotated[str, Field(max_length=200)]
+    version: Annotated[str, Field(max_length=200)]
     configSha256: Hex  # noqa: N815 - JSON's habit
 
 
@@ -114,6 +114,11 @@ class Scan(_Part):
     def methods(self) -> frozenset[str]:
         """The methods that examined all they were to examine."""
         return frozenset(one.method for one in self.results if one.status == "ok")
+
+    def told(self) -> frozenset[str]:
+        """The methods that have a say: those, and whichever accuses, cut short or not."""
+        accusing = {one.method for one in self.results if any(found.level in ADVERSE for found in one.findings)}
+        return self.methods() | accusing
 
 
 def subject_of(manifest: Manifest, name: str) -> Subject:

@@ -1,6 +1,7 @@
 """JSON from strangers, read so that no two readers can take it for two things."""
 
 import json
+import math
 from typing import Annotated, Any, NoReturn
 
 from pydantic import Field, ValidationError
@@ -28,7 +29,12 @@ def parse(data: bytes, where: str, *, limit: int) -> Any:
     if len(data) > limit:
         raise Refused([Reason("OS720", where, f"it has {len(data)} bytes, more than the limit of {limit}")])
     try:
-        return json.loads(data.decode(), object_pairs_hook=lambda pairs: _once(pairs, where), parse_constant=_no_number)
+        return json.loads(
+            data.decode(),
+            object_pairs_hook=lambda pairs: _once(pairs, where),
+            parse_constant=_no_number,
+            parse_float=_finite,
+        )
     except RecursionError as error:
         raise Refused([Reason("OS720", where, "it is nested too deep")]) from error
     except ValueError as error:
@@ -47,6 +53,12 @@ def _once(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise Refused([Reason("OS722", where, f"it has the key {twice[:60]!r} twice in one object")])
     return found
+
+
+def _finite(text: str) -> float:
+    """A number as it is written; one like 1e999 is infinity to Python, which cannot write it again."""
+    found = float(text)
+    return found if math.isfinite(found) else _no_number(text[:20])
 
 
 def _no_number(text: str) -> NoReturn:

@@ -196,5 +196,8 @@ def unfit(identity: Identity, role: Role, model: str, now: datetime) -> Reason |
 
 
 def day(moment: datetime) -> str:
-    """A moment as its date in UTC."""
-    return moment.astimezone(UTC).date().isoformat()
+    """A moment as its date in UTC; at either end of the calendar as it is told."""
+    try:
+        return moment.astimezone(UTC).date().isoformat()
+    except OverflowError:
+        return moment.date().isoformat()

@@ -1,6 +1,6 @@
 """Whether these bytes are those that somebody trusted signed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -55,7 +55,11 @@ def verify(
     require(path)
     vouched = vouch(read_signature(signature), trust, name=name or path.resolve().name, now=now, state=state)
     found = digest(path, vouched.claim.manifest.algorithm, on_bytes=on_bytes)
-    compare(vouched.claim, found.without(ignored_by(path, signature, vouched.claim, ignore)))
+    found = found.without(ignored_by(path, signature, vouched.claim, ignore))
+    compare(vouched.claim, found)
+    # A signature that binds no root may stand over a model that is revoked by its root.
+    if reasons := revoked_reasons(trust, vouched.claim.name, [found.root.hex()]):
+        raise Refused(reasons)
     return vouched
 
 
@@ -155,6 +159,12 @@ def ignored_by(path: Path, signature: Path | str, claim: Claim, ignore: Sequence
     return list(ignore)
 
 
+def revoked_reasons(trust: Trust, name: str, roots: Iterable[str]) -> list[Reason]:
+    """A reason (OS741) where the store revokes the model with one of these roots."""
+    found = set(roots) & set(trust.store.revoked.models if trust.store else ())
+    return [Reason("OS741", name, f"the model {min(found)[:12]} is revoked")] if found else []
+
+
 def compare(claim: Claim, found: Manifest) -> None:
     """Raises Refused when files at hand are not those that were signed, with a reason for each that differs.
 
@@ -206,9 +216,8 @@ def _outdated(claim: Claim, trust: Trust, now: datetime) -> list[Reason]:
     ):
         when = f"signed on {day(claim.created)}" if claim.created else "signed at a time that it does not tell"
         reasons.append(Reason("OS747", claim.name, f"{when}; the limit is {store.max_age_days:g} days"))
-    roots = {claim.manifest.oms_root.hex()} | ({claim.manifest.root.hex()} if claim.bound else set())
-    if revoked := roots & set(store.revoked.models):
-        reasons.append(Reason("OS741", claim.name, f"the model {min(revoked)[:12]} is revoked"))
+    roots = [claim.manifest.oms_root.hex(), *([claim.manifest.root.hex()] if claim.bound else [])]
+    reasons += revoked_reasons(trust, claim.name, roots)
     floor = store.floor.get(claim.name)
     if floor is not None and (claim.version is None or claim.version < floor):
         reasons.append(Reason("OS749", claim.name, f"version {claim.version}; none below {floor} is taken"))

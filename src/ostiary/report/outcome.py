@@ -169,6 +169,8 @@ def _ruled(ruling: Ruling, found: Decided, uri: str) -> Check:
     name = f"{found.kind}.{show(ruling.rule, 40)}"
     if ruling.outcome == "not-asked":
         return Check(name, "skipped", "the policy does not ask for it")
+    if ruling.outcome == "undecided" and not ruling.reasons:
+        return Check(name, "skipped", "it was not looked at, since the files could not be read")
     examined = ("model",) if ruling.outcome == "met" else ()
     return Check(name, "ok", None, examined, _against(ruling.reasons, found, uri))
 

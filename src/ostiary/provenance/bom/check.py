@@ -117,6 +117,16 @@ def _evidence_reasons(bom: Bom, now: datetime, where: str) -> Iterator[Reason]:
     for claim in declared.get("claims", []):
         for ref in claim.get("counterEvidence", []):
             yield Reason("OS798", where, names.get(ref, f"{ref[:120]!r}"))
+    proved = {claim.get("bom-ref") for claim in declared.get("claims", []) if claim.get("counterEvidence")}
+    counter = [
+        ref
+        for attestation in declared.get("attestations", [])
+        for part in attestation.get("map", [])
+        for ref in part.get("counterClaims", [])
+    ]
+    for ref in dict.fromkeys(counter):
+        if ref not in proved:
+            yield Reason("OS798", where, f"{ref[:120]!r} is a counter-claim")
 
 
 def _model_reasons(component: Component, manifest: Manifest, where: str) -> list[Reason]:

@@ -98,7 +98,8 @@ class Lineage:
         A digest that is no root here is looked for as the content of a sample.
         """
         if not is_digest(source):
-            roots = {root for root, said in self._sets.items() if source in said.what.sources}
+            # Of two statements that contradict each other, each is asked.
+            roots = {said.root for said in self.known.sets if source in said.what.sources}
             return self._answer(source, [], roots, set(), self._unsaid())
         sets = {link.root for one in self.known.trainings for link in one.what.dataSets}
         bases = {link.root for one in self.known.trainings for link in one.what.bases}
@@ -111,7 +112,8 @@ class Lineage:
         """What speaks against a model because of what it was made of, at any remove.
 
         A source, a set or a base model is revoked (OS768), or statements about one of them contradict each other
-        (OS767). Where sources are revoked, a set that no statement here is about is a reason, too (OS768).
+        (OS767). Where sources are revoked, a set that no statement here is about is a reason, too (OS768); where
+        sources or sets are, so is a base model of which nobody says what it learnt from.
         """
         sets, models = self._made_of(root)
         reasons = [
@@ -121,6 +123,12 @@ class Lineage:
         ]
         for one, name in sorted(sets.items()):
             reasons += self._against(one, name)
+        if self._revoked.sources or self._revoked.sets:
+            told = {one.root for one in self.known.trainings}
+            text = "nothing here says what the model {} learnt from, so that what is revoked cannot be ruled out"
+            reasons += [
+                Reason("OS768", f"model {root[:12]}", text.format(one[:12])) for one in sorted(models - {root} - told)
+            ]
         return reasons + contradictions(self.known, {*sets, *models})
 
     def _against(self, root: str, name: str) -> list[Reason]:

@@ -9,6 +9,7 @@ and hold nothing that no sample has, so that one set has one file. Files are wri
 
 import hashlib
 import os
+import stat
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from ostiary.core.errors import ConfigError, DataError, FormatError
 from ostiary.core.files import atomic
 from ostiary.core.records import Frozen
 from ostiary.provenance import strict
-from ostiary.provenance.files import shown
+from ostiary.provenance.files import read_up_to, shown
 from ostiary.provenance.refusal import Reason, Refused
 from ostiary.provenance.samples.leaf import (
     DIGEST_BYTES,
@@ -44,6 +45,8 @@ MAX_HEAD = 32 * 2**20
 MAX_SOURCES = 100_000
 CHUNK = 2**20
 NO_LABEL = 2**32 - 1
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+"""Without O_NONBLOCK, opening a named pipe would wait for a writer for ever."""
 _LENGTH = struct.Struct(">H")
 _NUMBERS = struct.Struct(">II")
 _FIXED = DIGEST_BYTES + _NUMBERS.size
@@ -97,9 +100,8 @@ def about_set(name: str, kind: Kind, part: Part, source_field: str | None) -> Ab
 def is_manifest(path: Path | str) -> bool:
     """Whether a file begins as a manifest does; what cannot be read does not."""
     try:
-        with Path(path).open("rb") as stream:
-            return stream.read(len(MAGIC)) == MAGIC
-    except OSError:
+        return read_up_to(Path(path), len(MAGIC))[: len(MAGIC)] == MAGIC
+    except (OSError, FormatError):
         return False
 
 
@@ -199,11 +201,15 @@ class SampleManifest:
 
     def _opened(self) -> IO[bytes]:
         try:
-            return self.path.open("rb")
+            handle = os.open(self.path, _READ)
         except OSError as error:
             raise FormatError(
                 f"cannot read the manifest '{self.path}': {error.strerror}", hint="check the path"
             ) from error
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise FormatError(f"cannot read the manifest '{self.path}': no regular file", hint="give the file itself")
+        return os.fdopen(handle, "rb")
 
     def _read_head(self, stream: IO[bytes]) -> tuple[int, Head]:
         begin = stream.read(len(MAGIC) + 4)
