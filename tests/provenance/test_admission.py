@@ -197,6 +197,8 @@ def test_ready_names_are_no_files(signed: Signed, monkeypatch: pytest.MonkeyPatc
     "text",
     [
         "[scan]\nmax_age_days = 0",
+        "[scan]\nmax_age_days = inf",
+        "[scan]\nmax_age_days = 1e12",
         "[scan]\nfamilies = ['magic']",
         "[scan]\nmin_version = 'new'",
         "[bom]\nlevel = 'some'",

@@ -12,7 +12,7 @@ from ostiary.core.card import Family
 from ostiary.core.errors import ConfigError
 from ostiary.core.records import Frozen
 from ostiary.provenance.envelope import first_error
-from ostiary.provenance.strict import Hex
+from ostiary.provenance.strict import Days, Hex
 from ostiary.provenance.trust import Trust, read_pinned, read_trust
 
 READY = ("strict", "team", "research")
@@ -36,7 +36,7 @@ class ScanRules(Frozen):
     the model; `min_version` is that of the scanner.
     """
 
-    max_age_days: Annotated[float, Field(gt=0)] = 90
+    max_age_days: Days = 90
     families: tuple[Family, ...] = ()
     separate: bool = True
     min_version: Annotated[str, Field(pattern=r"^\d+(\.\d+){0,2}$")] | None = None
