@@ -118,19 +118,22 @@ def test_bad_input(folder: Path) -> None:
 
 
 def test_what_is_explained(folder: Path) -> None:
-    strict, research, own, key = batch(
+    (folder / "newer.toml").write_text(f'{POLICY}min_version = "0.1"\n')
+    strict, research, own, key, newer = batch(
         [
             ["admit", "--explain", "--policy", "strict"],
             ["admit", "--explain", "--policy", "research"],
             ["admit", "--explain", "--policy", "policy.toml"],
             ["admit", "--explain", "--policy", "release.pub"],
+            ["admit", "--explain", "--policy", "newer.toml"],
         ],
         cwd=folder,
     )
     assert strict.code == research.code == own.code == 0 and key.code == 2
     assert "not the signer" in strict.out and '[bom]\nlevel = "full"' in strict.out
     assert "may well hold a backdoor" in research.out
-    assert POLICY.strip() in own.out
+    assert POLICY.strip() in own.out and "or newer" not in own.out
+    assert "made by version 0.1 or newer" in newer.out
 
 
 def test_a_changed_model_is_refused_with_every_reason(folder: Path, tmp_path: Path) -> None:
