@@ -98,6 +98,9 @@ def test_bad_input(folder: Path) -> None:
         [*ATTEST, "--record", "nothing", "-o", "x"],
         [*ATTEST, "--record", "record.json", "-o", "policy.toml"],
         [*ATTEST, "--record", "accusing.json", "-o", "x", "--form", "svr"],
+        [*ATTEST, "--record", "record.json", "-o", "x", "--days", "1e9"],
+        [*ATTEST, "--record", "record.json", "-o", "x", "--days", "nan"],
+        ["bom", "make", "model.safetensors", "--record", "record.json", "--evidence-days", "99999999", "-o", "x"],
         ["attest", "none.safetensors", "--key", "lab.key", "--record", "record.json", "-o", "x"],
         ["admit", "none.safetensors", "--policy", "policy.toml"],
         ["admit", "model.safetensors", "--policy", "none.toml"],
@@ -108,26 +111,29 @@ def test_bad_input(folder: Path) -> None:
         [*ADMIT, "--pin", "a" * 64],
     ]
     found = batch(calls, cwd=folder)
-    assert [one.code for one in found] == [2] * 14 + [1]
-    assert all(one.errors for one in found[:14])
+    assert [one.code for one in found] == [2] * 17 + [1]
+    assert all(one.errors for one in found[:17])
     assert not (folder / "x").exists() and (folder / "policy.toml").read_text() == POLICY
-    assert "about another model" in found[3].err and "OS750" in found[14].err
+    assert "about another model" in found[3].err and "OS750" in found[17].err
 
 
 def test_what_is_explained(folder: Path) -> None:
-    strict, research, own, key = batch(
+    (folder / "newer.toml").write_text(f'{POLICY}min_version = "0.1"\n')
+    strict, research, own, key, newer = batch(
         [
             ["admit", "--explain", "--policy", "strict"],
             ["admit", "--explain", "--policy", "research"],
             ["admit", "--explain", "--policy", "policy.toml"],
             ["admit", "--explain", "--policy", "release.pub"],
+            ["admit", "--explain", "--policy", "newer.toml"],
         ],
         cwd=folder,
     )
     assert strict.code == research.code == own.code == 0 and key.code == 2
     assert "not the signer" in strict.out and '[bom]\nlevel = "full"' in strict.out
     assert "may well hold a backdoor" in research.out
-    assert POLICY.strip() in own.out
+    assert POLICY.strip() in own.out and "or newer" not in own.out
+    assert "made by version 0.1 or newer" in newer.out
 
 
 def test_a_changed_model_is_refused_with_every_reason(folder: Path, tmp_path: Path) -> None:

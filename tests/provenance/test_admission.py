@@ -203,6 +203,14 @@ def test_ready_policies(signed: Signed, name: str) -> None:
     assert found.decision == ("admitted" if name == "research" else "refused")
 
 
+def test_whom_to_trust_is_not_said_twice(signed: Signed) -> None:
+    key, store = signed.public(), signed.store()
+    for file, other in ((key, store), (store, key)):
+        assert read_policy(file).rules.scan is None
+        with pytest.raises(ConfigError, match="says it, too"):
+            read_policy(file, trust=other)
+
+
 def test_ready_names_are_no_files(signed: Signed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(signed.folder.parent)
     Path("strict").write_text('version = 1\ntrust = "trust.toml"\n')
@@ -213,6 +221,8 @@ def test_ready_names_are_no_files(signed: Signed, monkeypatch: pytest.MonkeyPatc
     "text",
     [
         "[scan]\nmax_age_days = 0",
+        "[scan]\nmax_age_days = inf",
+        "[scan]\nmax_age_days = 1e12",
         "[scan]\nfamilies = ['magic']",
         "[scan]\nmin_version = 'new'",
         "[bom]\nlevel = 'some'",

@@ -330,6 +330,7 @@ def test_the_environment_is_listed_once_and_closed() -> None:
         (lambda bom: bom["components"][0].update({"bom-ref": "data:else"}), "data sets", "added"),
         (lambda bom: bom["components"][0]["properties"][0].update(value="2"), "data sets", "altered"),
         (lambda bom: bom["components"].pop(), "libraries", "removed"),
+        (lambda bom: bom.pop("components"), "data sets", "removed"),
         (lambda bom: bom["declarations"]["claims"][0].update(predicate="backdoor"), "verdicts", "altered"),
         (lambda bom: bom["formulation"][0]["workflows"][0].update(uid="2"), "training", "altered"),
         (lambda bom: bom["dependencies"].pop(), "dependencies", "removed"),

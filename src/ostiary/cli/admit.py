@@ -41,7 +41,7 @@ CODES = {"admitted": 0, "exempted": 0, "refused": 1, "incomplete": 3}
 @click.option("--pin", metavar="SHA256", help="The digest that the policy must have.")
 @click.option("--explain", is_flag=True, help="Print the policy's rules in words and as TOML, then stop.")
 @click.option("--signature", metavar="FILE", help="Signature.  [default: ARTEFACT.sig]")
-@click.option("--scan", "scans", multiple=True, metavar="FILE", help="Stated scan.  [default: ARTEFACT.scan]")
+@click.option("--scan", "scans", multiple=True, metavar="FILE", help="A stated scan (repeatable).")
 @click.option("--bom", metavar="FILE", help="Signed bill of materials.  [default: ARTEFACT.bom]")
 @click.option("--base", metavar="PATH", help="The model that ARTEFACT, an adapter, is for.")
 @click.option("--adapter", "adapters", multiple=True, metavar="PATH", help="Adapter for ARTEFACT (repeatable).")
@@ -121,7 +121,8 @@ def _explained(rules: Any, text: str) -> str:
     else:
         kinds = f", for {', '.join(rules.scan.families)}" if rules.scan.families else ""
         who = "a trusted scanner who is not the signer" if rules.scan.separate else "a trusted scanner"
-        lines.append(f"scan       passed within {rules.scan.max_age_days:g} days{kinds}, stated by {who}")
+        tool = f", made by version {rules.scan.min_version} or newer" if rules.scan.min_version else ""
+        lines.append(f"scan       passed within {rules.scan.max_age_days:g} days{kinds}, stated by {who}{tool}")
     lines.append(
         "bom        not asked for" if rules.bom is None else f"bom        signed, complete to '{rules.bom.level}'"
     )

@@ -80,7 +80,7 @@ def _scan(model: str, o: dict[str, Any], signers: list[Any]) -> Any:
 
     record, _ = read_record(o["record"])
     form: Any = o["form"] or "scan"
-    days = o["days"] or EXPIRES_DAYS
+    days = EXPIRES_DAYS if o["days"] is None else o["days"]
     return attest_scan(model, record, signers, opener, name=o["name"], base=o["base"], form=form, days=days)
 
 

@@ -91,7 +91,9 @@ def command() -> None:
 @click.option("--adapter", "adapters", multiple=True, metavar="PATH|NAME@ROOT", help="Merged into it (repeatable).")
 @click.option("--data", "data", multiple=True, metavar="NAME=FILE|ROOT", help="A data set's manifest (repeatable).")
 @click.option("--record", "records", multiple=True, metavar="RECORD", help="Of this model; id or file (repeatable).")
-@click.option("--evidence-days", type=click.IntRange(min=1), default=90, show_default=True, help="How long it counts.")
+@click.option(
+    "--evidence-days", type=click.IntRange(1, 36500), default=90, show_default=True, help="How long it counts."
+)
 @click.option("--attestation", "attestations", multiple=True, metavar="FILE", help="A signed statement (repeatable).")
 @click.option("--environment", is_flag=True, help="List the Python packages that are installed here.")
 @click.option("--created", metavar="TIME", help=f"Time of the BOM, RFC 3339.  [default: {EPOCH}, else now]")

@@ -12,7 +12,7 @@ from ostiary.core.card import Family
 from ostiary.core.errors import ConfigError
 from ostiary.core.records import Frozen
 from ostiary.provenance.envelope import first_error
-from ostiary.provenance.strict import Hex
+from ostiary.provenance.strict import Days, Hex
 from ostiary.provenance.trust import Trust, read_pinned, read_trust
 
 READY = ("strict", "team", "research")
@@ -36,7 +36,7 @@ class ScanRules(Frozen):
     the model; `min_version` is that of the scanner.
     """
 
-    max_age_days: Annotated[float, Field(gt=0)] = 90
+    max_age_days: Days = 90
     families: tuple[Family, ...] = ()
     separate: bool = True
     min_version: Annotated[str, Field(pattern=r"^\d+(\.\d+){0,2}$")] | None = None
@@ -107,13 +107,17 @@ def read_policy(path: Path | str, *, pin: str | None = None, trust: Path | str |
     """The policy in a TOML file, or a ready one by its name (`READY`), with the trust that it names or `trust`.
 
     A public key or a trust store alone stands for the default rules with that trust. `pin` is the SHA-256 that the file
-    must have. Raises FormatError (unreadable), ConfigError (unknown keys, values that mean nothing, no trust) or
-    Refused (OS750: not the file that was pinned).
+    must have. Raises FormatError (unreadable), ConfigError (unknown keys, values that mean nothing, no trust, trust
+    said twice) or Refused (OS750: not the file that was pinned).
     """
     where = _place(path)
     data, found = read_pinned(where, pin)
     value = _parse(data, where)
     if value is None or "identity" in value:
+        if trust is not None:
+            raise ConfigError(
+                f"'{path}' is no policy but says whom to trust, and '{trust}' says it, too", hint="leave one out"
+            )
         return Policy(Rules(version=1, trust=where.name), read_trust(where, pin=found))
     rules = _rules(value, where)
     if trust is None and rules.trust is None:

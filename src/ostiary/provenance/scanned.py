@@ -18,7 +18,7 @@ from ostiary.provenance.envelope import first_error
 from ostiary.provenance.manifest import Manifest
 from ostiary.provenance.refusal import Reason, Refused
 from ostiary.provenance.statement import ROOT, Subject
-from ostiary.provenance.strict import Hex, canonical
+from ostiary.provenance.strict import MAX_DAYS, Hex, canonical
 
 SCAN = "ostiary:scan/v1"
 SVR = "https://in-toto.io/attestation/svr/v0.1"
@@ -141,8 +141,10 @@ def scan_predicate(
     """What the scan in `record` found, in the words of our predicate; it expires `days` after now.
 
     Families count as covered where a method that looks for them examined every class. Raises ConfigError for a record
-    that holds no finished scan.
+    that holds no finished scan, and for an end that is not later or more than a hundred years away.
     """
+    if not 0 < days <= MAX_DAYS:
+        raise ConfigError(f"a statement cannot hold for {days:g} days", hint=f"more than 0, and at most {MAX_DAYS}")
     moment = (now or datetime.now(UTC)).astimezone(UTC).replace(microsecond=0)
     if record.kind not in SCANS or record.verdict is None:
         raise ConfigError(f"record {record.id} is of `{record.kind}`, not of a scan", hint="run `ostiary scan` first")

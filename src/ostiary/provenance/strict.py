@@ -12,6 +12,9 @@ Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """A digest of 32 bytes as text."""
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f/\\]+$")]
 """The name of a model or a set: one line without slashes."""
+MAX_DAYS = 36_500
+"""A hundred years: longer than anything here holds, and short of the last day that Python knows."""
+Days = Annotated[float, Field(gt=0, le=MAX_DAYS)]
 
 
 def first_error(error: ValidationError) -> str:

@@ -19,7 +19,7 @@ from ostiary.provenance.envelope import first_error
 from ostiary.provenance.files import read_small
 from ostiary.provenance.keys import MAX_PEM, parse_public
 from ostiary.provenance.refusal import Reason, Refused
-from ostiary.provenance.strict import Hex
+from ostiary.provenance.strict import Days, Hex
 
 Role = Literal["producer", "scanner", "data-owner"]
 ROLES: tuple[Role, ...] = ("producer", "scanner", "data-owner")
@@ -79,7 +79,7 @@ class Store(Frozen):
     id: Annotated[str, Field(min_length=1, max_length=200)]
     version: Annotated[int, Field(ge=1)]
     expires: AwareDatetime
-    max_age_days: Annotated[float, Field(gt=0)] | None = None
+    max_age_days: Days | None = None
     threshold: dict[Role, Annotated[int, Field(ge=1, le=64)]] = Field(default_factory=dict)
     identity: Annotated[tuple[Identity, ...], Field(min_length=1)]
     revoked: Revoked = Revoked()

@@ -59,7 +59,10 @@ def _compared(old: Any, new: Any, path: tuple[str, ...]) -> Iterator[Found]:
             yield path, _text(old), _text(new)
         return
     for key in sorted({*old, *new}):
-        if key not in old or key not in new:
+        if isinstance(old.get(key, new.get(key)), list) and (old.get(key) or new.get(key)):
+            # A list that is not there has no parts: each that came or went is told by its name and under its section.
+            yield from _compared(old.get(key, []), new.get(key, []), (*path, key))
+        elif key not in old or key not in new:
             yield (*path, key), _text(old[key]) if key in old else None, _text(new[key]) if key in new else None
         else:
             yield from _compared(old[key], new[key], (*path, key))
