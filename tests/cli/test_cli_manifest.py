@@ -151,7 +151,7 @@ def test_from_a_sample_and_a_source_to_the_models(made: Path) -> None:
         ["trace", "17", "--trust", "trust.toml", "--index", "none"],
     )
     assert index.code == 0 and index.out.count("added") == 4
-    assert trace.code == impact.code == nothing.code == lonely.code == 0
+    assert trace.code == impact.code == 0 and nothing.code == lonely.code == 3
     assert "sample  17   in set.npz, from web, label 2" in trace.out
     assert "model   model" in trace.out and "model   adapter" in trace.out and "through model" in trace.out
     assert [one["name"] for one in impact.record["models"]] == ["model", "adapter"]

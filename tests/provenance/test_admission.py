@@ -111,6 +111,17 @@ def test_an_exemption_says_what_it_lets_pass(signed: Signed) -> None:
     assert admit(signed.folder, policy(signed, f"[scan]\n{exemption}")).decision == "refused"
 
 
+def test_an_exempted_signature_makes_nobody_a_scanner_of_their_own_model(signed: Signed) -> None:
+    trust = signed.folder.parent / "trust.toml"
+    trust.write_text(STORE.replace('roles = ["producer"]', 'roles = ["producer", "scanner"]') + "[floor]\nmodel = 7\n")
+    state_scan(signed.folder, signed.keys["producer"])
+    root = digest(signed.folder).root.hex()
+    until = "expires = 2099-01-01T00:00:00Z"
+    exemption = f'[[exemption]]\nroot = "{root}"\ncodes = ["OS749"]\nreason = "an old release"\n{until}'
+    assert outcomes(admit(signed.folder, policy(signed, f"[scan]\n{exemption}")))["scan"] == ("broken", ["OS780"])
+    assert admit(signed.folder, policy(signed, f"[scan]\nseparate = false\n{exemption}")).decision == "exempted"
+
+
 @pytest.mark.skipif(find_spec("blake3") is None, reason="BLAKE3 is not installed")
 def test_a_scan_speaks_of_a_model_in_sha256_whatever_it_is_signed_in(signed: Signed) -> None:
     signed.signature.write_bytes(sign_model(signed.folder, [signed.keys["producer"]], algorithm="blake3").to_json())

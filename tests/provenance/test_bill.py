@@ -186,3 +186,14 @@ def test_a_changed_bit_and_a_missing_file(signed: Signed, tmp_path: Path) -> Non
     assert codes(signed) and codes(signed) != ["OS784"]
     with pytest.raises(FormatError):
         codes(signed, bom=tmp_path / "none.bom")
+
+
+def test_a_bill_about_two_models_says_of_neither_what_it_says(signed: Signed) -> None:
+    where = state_bom(signed)
+    statement = json.loads(opened(where.read_bytes(), "bom").payload)
+    bom = statement["predicate"]
+    own = bom["metadata"].pop("component")
+    other = {"type": "machine-learning-model", "name": "other", "bom-ref": "other"}
+    bom["components"] = [own, other, *bom.get("components", [])]
+    where.write_bytes(sign(json.dumps(statement).encode(), [signed.keys["producer"]]).to_json())
+    assert "OS793" in codes(signed)

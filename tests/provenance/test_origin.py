@@ -1,5 +1,6 @@
 """What a model learnt from as a rule of a policy: told by an index of trusted statements, and nothing of it revoked."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import ostiary
 from ostiary.core.errors import ConfigError
 from ostiary.provenance.envelope import sign
 from ostiary.provenance.manifest import digest
+from ostiary.provenance.origin import data_reasons
 from ostiary.provenance.policy import read_policy
 from ostiary.provenance.samples.index import Index
 from ostiary.provenance.samples.leaf import Sample, content_of_bytes
@@ -92,3 +94,15 @@ def test_the_rule_needs_a_place(signed: Signed) -> None:
     path.write_text('version = 1\ntrust = "producer.pub"\n[data]\n')
     with pytest.raises(ConfigError, match="is no policy"):
         read_policy(path)
+
+
+def test_an_adapter_was_made_from_the_base_at_hand(signed: Signed) -> None:
+    fill(signed)
+    assert codes(signed) == []
+    policy = read_policy(signed.folder.parent / "policy.toml")
+    root, now = digest(signed.folder).root.hex(), datetime.now(UTC)
+    assert [one.code for one in data_reasons(root, policy, now=now, base="b" * 64)[0]] == ["OS787"]
+    payload = state_training("model", root, data=[], bases=[Link(name="base", root="b" * 64)])
+    said = sign(payload, [signed.keys["producer"]]).to_json()
+    Index(signed.folder.parent / "index").add_statement(said, policy.trust, "training")
+    assert "OS787" not in [one.code for one in data_reasons(root, policy, now=now, base="b" * 64)[0]]

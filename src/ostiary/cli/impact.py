@@ -15,8 +15,8 @@ Examples:
   ostiary impact scraped-2024 --trust trust.toml --format json
 
 Models that began with one of these, adapters and merged ones too, are named with them. Only statements that are trusted
-now count; exit code 3 where others leave a gap, 1 where something reached is revoked or statements contradict each
-other.
+now count; exit code 3 where others leave a gap, and where nothing leads anywhere, since a name may be mistyped; 1 where
+something reached is revoked or statements contradict each other.
 """
 
 

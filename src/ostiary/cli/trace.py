@@ -20,8 +20,8 @@ Examples:
   ostiary trace --rebuild --trust trust.toml
 
 A sample is its id, the SHA-256 of its content, or a file with these bytes. Only statements that are trusted now count;
-exit code 3 where others, or manifests that are not there, leave a gap, 1 where something reached is revoked or
-statements contradict each other.
+exit code 3 where others, or manifests that are not there, leave a gap, and where nothing leads anywhere, since a name
+may be mistyped; 1 where something reached is revoked or statements contradict each other.
 """
 
 
@@ -64,7 +64,7 @@ def open_lineage(trust: str, pin: str | None, folder: str | None) -> "Lineage":
 
 
 def conclude(answer: "Answer", form: str) -> int:
-    """Print an answer and give the exit code: 1 for reasons, 3 for gaps, 1 dominates."""
+    """Print an answer and give the exit code: 1 for reasons, 3 for gaps or where nothing is known; 1 dominates."""
     if form == "json":
         import json
         from dataclasses import asdict
@@ -72,7 +72,8 @@ def conclude(answer: "Answer", form: str) -> int:
         click.echo(json.dumps(asdict(answer), indent=2, ensure_ascii=True))
     else:
         click.echo("\n".join(map(one_line, lines_of(answer))))
-    return 1 if answer.reasons else 3 if answer.missing else 0
+    known = answer.places or answer.sets or answer.models
+    return 1 if answer.reasons else 3 if answer.missing or not known else 0
 
 
 def lines_of(answer: "Answer") -> list[str]:

@@ -80,6 +80,9 @@ def bom_reasons(
     reasons += _subject_reasons(said, manifest, where)
     reasons += check(bom, now=now, where=where) + match_model(bom, manifest, where)
     reasons += lacking(bom, rules.level, signed=True, now=now, where=where)
+    if len(bom.models) != 1:
+        text = f"it is about {len(bom.models)} models, and of which of them it tells what is not known"
+        reasons.append(Reason("OS793", where, text))
     if base is not None and (told := _bases(bom)) and base not in told:
         reasons.append(Reason("OS787", where, f"it was made from {told[0][:12]}, the base at hand is {base[:12]}"))
     models, sets = len(bom.models), len(bom.data_sets)

@@ -101,16 +101,23 @@ def _against(stated: Stated, model: Model, policy: Policy, now: datetime) -> lis
         reasons.append(Reason("OS778", where, f"{scan.verdict}: {found}"))
     elif scan.verdict == "incomplete" or not scan.methods():
         reasons.append(Reason("OS779", where, "the scan is incomplete"))
-    if rules.separate and model.vouched is not None:
-        both = set(stated.said.keys) & set(model.vouched.keys) or set(stated.said.signers) & set(model.vouched.signers)
-        if both:
-            reasons.append(Reason("OS780", where, f"{_who(stated)} signed the model and the scan"))
+    reasons += _inseparable(stated, model) if rules.separate else []
     if rules.min_version is not None and _numbers(scan.scanner.version) < _numbers(rules.min_version):
         reasons.append(Reason("OS781", where, f"by version {scan.scanner.version}; none below {rules.min_version}"))
     asked = [one for one in rules.families if one in FAMILIES[scan.scope.modality]]
     if missing := [one for one in asked if one not in scan.scope.familiesCovered]:
         reasons.append(Reason("OS782", where, f"nothing looked for: {', '.join(missing)}"))
     return reasons
+
+
+def _inseparable(stated: Stated, model: Model) -> list[Reason]:
+    """Why the scanner cannot be told from whoever signed the model."""
+    if model.vouched is None:
+        # With an exemption the model may still pass; who signed it is then not known to be somebody else.
+        text = "nobody trusted vouches for the model, so that its signer and the scanner may be one"
+        return [Reason("OS780", stated.where, text)]
+    both = set(stated.said.keys) & set(model.vouched.keys) or set(stated.said.signers) & set(model.vouched.signers)
+    return [Reason("OS780", stated.where, f"{_who(stated)} signed the model and the scan")] if both else []
 
 
 def _untimely(stated: Stated, rules: ScanRules, now: datetime) -> list[Reason]:

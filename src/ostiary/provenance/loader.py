@@ -205,7 +205,7 @@ def examine(
         if policy.rules.data is not None:
             from ostiary.provenance.origin import data_reasons
 
-            gate.note("data", *data_reasons(gate.named, policy, now=now, state=state))
+            gate.note("data", *data_reasons(gate.named, policy, now=now, base=base, state=state))
         if not gate.patient:
             gate.check()
         contents = inspect_all(found.files, name or _name(path), policy.rules, has_base=base is not None)

@@ -10,12 +10,13 @@ from ostiary.provenance.samples.lineage import Lineage
 
 
 def data_reasons(
-    root: str, policy: Policy, *, now: datetime, state: Path | None = None
+    root: str, policy: Policy, *, now: datetime, base: str | None = None, state: Path | None = None
 ) -> tuple[list[Reason], list[str]]:
     """Why the model with this root does not pass for what it was made of, and what it was made of where it does.
 
-    Nobody says what it learnt from (OS785), a source, a set or a base is revoked (OS768), statements contradict
-    (OS767), or statements in the index do not count any more, with the reason why.
+    `base` is the root of the model that it, an adapter, is loaded on. Nobody says what it learnt from (OS785), it was
+    not made from that base (OS787), a source, a set or a base is revoked (OS768), statements contradict (OS767), or
+    statements in the index do not count any more, with the reason why.
     """
     rules = policy.rules.data
     if rules is None:
@@ -28,5 +29,9 @@ def data_reasons(
     reasons = [*lineage.known.uncounted, *lineage.affected(root)]
     if not own:
         reasons.append(Reason("OS785", f"model {root[:12]}", "no trusted statement in the index is about it"))
-    told = [f"it learnt from {', '.join(link.name for link in one.what.dataSets) or 'no set'}" for one in own]
+    if base is not None and own and all(base not in {link.root for link in one.what.bases} for one in own):
+        text = f"nothing says that it was made from the base at hand, {base[:12]}"
+        reasons.append(Reason("OS787", f"model {root[:12]}", text))
+    made = [", ".join(link.name for link in (*one.what.dataSets, *one.what.bases)) for one in own]
+    told = [f"it was made of {names or 'nothing that is told'}" for names in made]
     return reasons, [] if reasons else told
