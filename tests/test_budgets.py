@@ -108,3 +108,8 @@ def test_depth_counts_blocks(text: str, deep: int) -> None:
 def test_undocumented_sees_methods_but_no_stubs() -> None:
     text = "class A:\n  'doc'\n  def f(self):\n    return 1\n  def g(self): ...\n  def _h(self):\n    return 2\n"
     assert list(undocumented(ast.parse(text), "m")) == ["m", "m:1 A:3 f"]
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert len(set(names)) == len(names), "pytest imports them by name: two of one name cannot run together"
