@@ -15,6 +15,20 @@ from ostiary.provenance.envelope import opened, sign
 from ostiary.provenance.keys import new_key, read_private
 from ostiary.provenance.sign import sign_model
 
+TEAM = """id = "team"
+version = 1
+expires = 2099-01-01T00:00:00Z
+[[identity]]
+name = "release"
+key = "producer.pub"
+roles = ["producer"]
+[[identity]]
+name = "lab"
+key = "second.pub"
+roles = ["scanner"]
+"""
+"""A trust store in which one key signs models and another states scans."""
+
 
 @dataclass(frozen=True)
 class Signed:

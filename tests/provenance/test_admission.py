@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from scanned_case import state_scan
-from signed_case import Signed, flip, make_signed
+from signed_case import TEAM, Signed, flip, make_signed
 
 from ostiary.core.errors import ConfigError, FormatError
 from ostiary.provenance.admission import admit
@@ -17,25 +17,12 @@ from ostiary.provenance.policy import READY, read_policy, read_rules
 from ostiary.provenance.sign import sign_model
 from ostiary.report.outcome import of_decision
 
-STORE = """id = "team"
-version = 1
-expires = 2099-01-01T00:00:00Z
-[[identity]]
-name = "release"
-key = "producer.pub"
-roles = ["producer"]
-[[identity]]
-name = "lab"
-key = "second.pub"
-roles = ["scanner"]
-"""
-
 
 @pytest.fixture
 def signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Signed:
     monkeypatch.setenv("OSTIARY_STATE", str(tmp_path / "state"))
     made = make_signed(tmp_path)
-    (tmp_path / "trust.toml").write_text(STORE)
+    (tmp_path / "trust.toml").write_text(TEAM)
     return made
 
 
@@ -113,7 +100,7 @@ def test_an_exemption_says_what_it_lets_pass(signed: Signed) -> None:
 
 def test_an_exempted_signature_makes_nobody_a_scanner_of_their_own_model(signed: Signed) -> None:
     trust = signed.folder.parent / "trust.toml"
-    trust.write_text(STORE.replace('roles = ["producer"]', 'roles = ["producer", "scanner"]') + "[floor]\nmodel = 7\n")
+    trust.write_text(TEAM.replace('roles = ["producer"]', 'roles = ["producer", "scanner"]') + "[floor]\nmodel = 7\n")
     state_scan(signed.folder, signed.keys["producer"])
     root = digest(signed.folder).root.hex()
     until = "expires = 2099-01-01T00:00:00Z"
@@ -135,7 +122,7 @@ def test_a_scan_speaks_of_a_model_in_sha256_whatever_it_is_signed_in(signed: Sig
 @pytest.mark.skipif(find_spec("blake3") is None, reason="BLAKE3 is not installed")
 def test_a_model_that_is_revoked_by_its_root_is_so_whatever_it_is_signed_in(signed: Signed) -> None:
     store = signed.folder.parent / "trust.toml"
-    store.write_text(f'{STORE}[revoked]\nmodels = ["{digest(signed.folder).root.hex()}"]\n')
+    store.write_text(f'{TEAM}[revoked]\nmodels = ["{digest(signed.folder).root.hex()}"]\n')
     assert outcomes(admit(signed.folder, policy(signed, "")))["signature"] == ("broken", ["OS741"])
     signed.signature.write_bytes(sign_model(signed.folder, [signed.keys["producer"]], algorithm="blake3").to_json())
     assert outcomes(admit(signed.folder, policy(signed, "")))["signature"] == ("broken", ["OS741"])
@@ -176,6 +163,14 @@ def test_a_base_that_is_refused_refuses_what_stands_on_it(signed: Signed) -> Non
     assert found.parts[0].decision == "refused"
 
 
+def test_a_base_without_a_result_leaves_what_stands_on_it_open(signed: Signed) -> None:
+    tuned = adapter(signed)
+    state_scan(signed.folder, signed.keys["second"], "incomplete")
+    state_scan(tuned, signed.keys["second"], base=signed.folder)
+    found = admit(tuned, policy(signed), base=signed.folder)
+    assert found.decision == "incomplete" and outcomes(found)["base"] == ("undecided", ["OS779"])
+
+
 def test_adapters_are_held_against_the_model_that_they_are_for(signed: Signed) -> None:
     first, second = adapter(signed, "first"), adapter(signed, "second-adapter")
     state_scan(signed.folder, signed.keys["second"])
@@ -188,7 +183,7 @@ def test_adapters_are_held_against_the_model_that_they_are_for(signed: Signed) -
     assert found.decision == "refused" and outcomes(found)["base"] == ("broken", ["OS787"])
     state_scan(second, signed.keys["second"], "incomplete", base=signed.folder)
     found = admit(signed.folder, policy(signed), adapters=[first, second])
-    assert found.decision == "incomplete" and outcomes(found)["base"] == ("undecided", ["OS787"])
+    assert found.decision == "incomplete" and outcomes(found)["base"] == ("undecided", ["OS779"])
 
 
 def test_a_signature_of_the_first_day_of_the_calendar_is_told_as_it_is(signed: Signed) -> None:

@@ -196,7 +196,9 @@ def test_a_scan_of_an_adapter_counts_on_its_own_base(signed: Signed) -> None:
     where = state_scan(signed.folder, signed.keys["second"], base=signed.folder / "tokenizer")
     below = digest(signed.folder / "tokenizer").root.hex()
     for base, expected in ((below, []), (None, ["OS776"]), ("b" * 64, ["OS776"])):
-        reasons, _ = scan_reasons([where], Model(root, base, None), policy(signed, "separate = false"), now=NOW)
+        reasons, _ = scan_reasons(
+            [where], Model(root, base, None, "model"), policy(signed, "separate = false"), now=NOW
+        )
         assert [one.code for one in reasons] == expected
 
 
@@ -214,7 +216,10 @@ def test_time(signed: Signed, days: int, scan: str, expected: list[str]) -> None
     where = state_scan(signed.folder, signed.keys["second"])
     root = digest(signed.folder).root.hex()
     reasons, told = scan_reasons(
-        [where], Model(root, None, None), policy(signed, f"separate = false\n{scan}"), now=NOW + timedelta(days=days)
+        [where],
+        Model(root, None, None, "model"),
+        policy(signed, f"separate = false\n{scan}"),
+        now=NOW + timedelta(days=days),
     )
     assert [one.code for one in reasons] == expected
     assert bool(told) == (not expected) and all("not for whole-image" in one for one in told)
@@ -321,7 +326,7 @@ def test_an_accusation_past_its_end_is_no_contradiction(signed: Signed) -> None:
     folder = signed.folder.parent
     good = state_scan(signed.folder, signed.keys["second"], out=folder / "1.scan")
     bad = state_scan(signed.folder, signed.keys["second"], "suspect", out=folder / "2.scan", days=1)
-    model = Model(digest(signed.folder).root.hex(), None, None)
+    model = Model(digest(signed.folder).root.hex(), None, None, "model")
     for days, expected in ((0.5, ["OS783"]), (2, [])):
         now = NOW + timedelta(days=days)
         reasons, _ = scan_reasons([good, bad], model, policy(signed, "separate = false"), now=now)
@@ -427,7 +432,7 @@ def test_every_changed_bit_of_a_statement_refuses(signed: Signed, at: int, bit: 
     data[at % len(data)] ^= 1 << bit
     changed = signed.folder.parent / "changed.scan"
     changed.write_bytes(data)
-    model = Model(digest(signed.folder).root.hex(), None, None)
+    model = Model(digest(signed.folder).root.hex(), None, None, "model")
     assert scan_reasons([changed], model, policy(signed, "separate = false"), now=NOW)[0]
     changed.write_bytes(whole)
     assert scan_reasons([changed], model, policy(signed, "separate = false"), now=NOW)[0] == []

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from bom_case import BESIDE, made, scan, train
-from signed_case import Signed, flip, make_signed
+from signed_case import TEAM, Signed, flip, make_signed
 
 import ostiary
 from ostiary.core.errors import ConfigError, FormatError
@@ -22,25 +22,13 @@ from ostiary.provenance.refusal import Refused
 from ostiary.provenance.statement import ROOT
 
 LONG = 3650
-STORE = """id = "team"
-version = 1
-expires = 2099-01-01T00:00:00Z
-[[identity]]
-name = "release"
-key = "producer.pub"
-roles = ["producer"]
-[[identity]]
-name = "lab"
-key = "second.pub"
-roles = ["scanner"]
-"""
 
 
 @pytest.fixture
 def signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Signed:
     monkeypatch.setenv("OSTIARY_STATE", str(tmp_path / "state"))
     made = make_signed(tmp_path)
-    (tmp_path / "trust.toml").write_text(STORE)
+    (tmp_path / "trust.toml").write_text(TEAM)
     return made
 
 
@@ -91,7 +79,7 @@ def test_only_producers_sign_it(signed: Signed) -> None:
 
 def test_a_producer_of_other_models_signs_none_under_another_name(signed: Signed) -> None:
     (signed.folder.parent / "trust.toml").write_text(
-        STORE.replace('roles = ["scanner"]', 'roles = ["producer"]\nmodels = ["cats-*"]')
+        TEAM.replace('roles = ["scanner"]', 'roles = ["producer"]\nmodels = ["cats-*"]')
     )
     where = state_bom(signed, "second")
     assert codes(signed) == ["OS746"]
@@ -106,11 +94,10 @@ def test_of_other_bytes(signed: Signed, tmp_path: Path) -> None:
     other.mkdir()
     made(other)
     (other / "model" / "config.json").write_text("{}")
-    where = state_bom(signed, folder=other)
+    state_bom(signed, folder=other)
     assert codes(signed) == ["OS793", "OS793"]  # its statement, and the document in it
     with pytest.raises(Refused, match="OS793"):
         attest_bom(signed.folder, json.dumps(made(other, days=LONG)).encode(), [signed.keys["producer"]])
-    assert where.exists()
 
 
 def test_levels(signed: Signed) -> None:
@@ -132,10 +119,12 @@ def test_evidence_that_has_expired(signed: Signed, tmp_path: Path) -> None:
     assert codes(signed) == []
     file, manifest = Path(f"{signed.folder}.bom"), digest(signed.folder)
     policy = read_policy(signed.folder.parent / "policy.toml")
-    reasons, told = bom_reasons(file, manifest, None, policy, now=now + timedelta(days=9), state=tmp_path / "later")
+    reasons, told = bom_reasons(
+        file, manifest, None, policy, name="model", now=now + timedelta(days=9), state=tmp_path / "later"
+    )
     assert "OS794" in {one.code for one in reasons} and told == []
     for base, expected in (("c" * 64, set()), ("d" * 64, {"OS787"})):
-        reasons, _ = bom_reasons(file, manifest, base, policy, now=now)
+        reasons, _ = bom_reasons(file, manifest, base, policy, name="model", now=now)
         assert {one.code for one in reasons} == expected
 
 
@@ -149,7 +138,7 @@ def test_what_a_base_was_made_from_is_no_base(signed: Signed) -> None:
     assert codes(signed) == []
     policy, now = read_policy(signed.folder.parent / "policy.toml"), datetime.now(UTC)
     for root, expected in (("c" * 64, []), ("d" * 64, ["OS787"])):
-        reasons, _ = bom_reasons(where, digest(signed.folder), root, policy, now=now)
+        reasons, _ = bom_reasons(where, digest(signed.folder), root, policy, name="model", now=now)
         assert [one.code for one in reasons] == expected
 
 
@@ -157,7 +146,7 @@ def test_a_bill_that_tells_no_base_says_nothing_of_it(signed: Signed) -> None:
     file = state_bom(signed, beside=replace(BESIDE, ancestors=()))
     codes(signed)
     policy = read_policy(signed.folder.parent / "policy.toml")
-    assert bom_reasons(file, digest(signed.folder), "d" * 64, policy, now=datetime.now(UTC))[0] == []
+    assert bom_reasons(file, digest(signed.folder), "d" * 64, policy, name="model", now=datetime.now(UTC))[0] == []
 
 
 @pytest.mark.parametrize(

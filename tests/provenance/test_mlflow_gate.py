@@ -8,22 +8,10 @@ from typing import Any
 
 import pytest
 from scanned_case import state_scan
-from signed_case import Signed, flip, make_signed
+from signed_case import TEAM, Signed, flip, make_signed
 
 from ostiary.provenance.sign import sign_model
 
-STORE = """id = "team"
-version = 1
-expires = 2099-01-01T00:00:00Z
-[[identity]]
-name = "release"
-key = "producer.pub"
-roles = ["producer"]
-[[identity]]
-name = "lab"
-key = "second.pub"
-roles = ["scanner"]
-"""
 EXAMPLE = Path(__file__).parents[2] / "examples" / "mlflow_gate.py"
 
 
@@ -99,7 +87,7 @@ def test_a_signed_version_is_promoted_and_says_why(registry: Registry, capsys: p
 
 def test_a_policy_that_asks_for_a_scan_gets_the_one_beside_the_model(registry: Registry) -> None:
     root = registry.signed.folder.parent
-    (root / "trust.toml").write_text(STORE)
+    (root / "trust.toml").write_text(TEAM)
     (root / "policy.toml").write_text('version = 1\ntrust = "trust.toml"\n[scan]\n')
     version = registry.register()
     assert registry.promote(version, policy=root / "policy.toml") == 1

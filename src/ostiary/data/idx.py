@@ -1,25 +1,16 @@
 """MNIST's IDX files: `*-images-idx3-ubyte[.gz]` with the labels file beside it."""
 
 import gzip
-import re
 import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ostiary.core.columns import no_part
-from ostiary.core.errors import DataError, FormatError
+from ostiary.core.errors import FormatError
+from ostiary.core.idx_files import labels_beside
 from ostiary.data.arrays import ArraySet, read_exactly
 from ostiary.data.base import MAX_DECODED
-
-_IMAGES = re.compile(r"images([-.])idx3-ubyte(\.gz)?$")
-_PARTS = {"train": ("train",), "test": ("t10k", "test")}
-
-
-def is_idx(path: Path) -> bool:
-    """Whether the file is named like an IDX images file."""
-    return _IMAGES.search(path.name) is not None
 
 
 def open_idx(path: Path) -> ArraySet:
@@ -27,29 +18,9 @@ def open_idx(path: Path) -> ArraySet:
 
     FormatError for a missing, damaged or oversized file, DataError for labels that do not fit.
     """
-    stem = _IMAGES.sub("", path.name)
-    found = (path.with_name(f"{stem}labels{sep}idx1-ubyte{gz}") for sep in "-." for gz in ("", ".gz"))
-    labels = next((one for one in found if one.is_file()), None)
-    if labels is None:
-        raise FormatError(
-            f"{path.name}: no labels file beside it", hint=f"put {stem}labels-idx1-ubyte into the same folder"
-        )
+    labels, name = labels_beside(path)
     x, y = _read(path, 3), _read(labels, 1)
-    name = stem.rstrip("-._") or path.name
     return ArraySet(x, y, ids=[f"{name}:{row}" for row in range(len(x))], name=name)
-
-
-def open_idx_folder(root: Path, part: str | None) -> ArraySet:
-    """Opens the IDX pair of `part` in a folder, or the only pair where `part` is None."""
-    files = sorted((one for one in root.iterdir() if is_idx(one)), key=lambda one: one.name)
-    if part is not None:
-        files = [one for one in files if any(word in one.name for word in _PARTS[part])]
-        if not files:
-            raise no_part(root.name, part)
-    # A file and its compressed copy are one pair.
-    if len({one.name.removesuffix(".gz") for one in files}) > 1:
-        raise DataError(f"'{root.name}' holds several IDX pairs", hint=f"name one of them, such as {files[0].name}")
-    return open_idx(files[0])
 
 
 def _read(path: Path, ndim: int) -> NDArray[np.uint8]:

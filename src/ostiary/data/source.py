@@ -4,11 +4,12 @@ from pathlib import Path
 
 from ostiary.core.columns import Part, choose_shards, part_folder
 from ostiary.core.errors import ConfigError, DataError, FormatError
+from ostiary.core.idx_files import idx_of, is_idx
 from ostiary.data.arrays import open_npz
 from ostiary.data.base import ImageSet
 from ostiary.data.digits import digits
 from ostiary.data.folder import FolderSet, is_folder
-from ostiary.data.idx import is_idx, open_idx, open_idx_folder
+from ostiary.data.idx import open_idx
 from ostiary.data.parquet import ParquetSet
 from ostiary.data.text_files import is_texts, open_texts
 from ostiary.data.texts import Task, TextSet
@@ -76,8 +77,8 @@ def _open_folder(root: Path, part: Part | None, name: str) -> ImageSet:
         files = sorted(place.glob("*.parquet"), key=lambda one: one.name)
         if files:
             return ParquetSet(*choose_shards(files, part, name))
-    if any(is_idx(one) for one in root.iterdir()):
-        return open_idx_folder(root, part)
+    if (images := idx_of(root, part)) is not None:
+        return open_idx(images)
     inside = [one.name for one in root.iterdir() if one.is_dir() and not one.name.startswith(".")]
     if part is not None and (chosen := part_folder(inside, part, name)) is not None:
         is_folder(root / chosen, root)  # refuses a link

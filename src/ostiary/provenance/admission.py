@@ -101,10 +101,12 @@ def _ruling(rule: Rule, gate: Gate) -> Ruling:
 
 
 def _unfit(part: Decision) -> list[Reason]:
+    """Why a part does not let pass what stands on it; one that came to no result leaves that open, too."""
     if part.decision in ("admitted", "exempted"):
         return []
     why = ", ".join(dict.fromkeys(reason.code for reason in part.reasons))
-    return [Reason("OS787", Path(part.subject).name, f"it is {part.decision}: {why}")]
+    code = part.reasons[0].code if part.decision == "incomplete" else "OS787"
+    return [Reason(code, Path(part.subject).name, f"it is {part.decision}: {why}")]
 
 
 def _joined(own: Decision, adapters: Sequence[Decision]) -> Decision:

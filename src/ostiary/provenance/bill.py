@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import ValidationError
 from securesystemslib.signer import CryptoSigner
 
-from ostiary.core.errors import ConfigError
 from ostiary.provenance.attested import MAX_STATEMENT, Said, heard, name_reasons, say
 from ostiary.provenance.bom.check import check, lacking, match_model
 from ostiary.provenance.bom.document import MODEL, ROOT, Bom, prop, read_bom
@@ -39,14 +37,7 @@ def attest_bom(
     reasons = [one for one in check(bom, where=where) if one.code != ADVERSE]
     if reasons := reasons + match_model(bom, manifest, where):
         raise Refused(reasons, hint="make it anew with `ostiary bom make`")
-    called = name or path.resolve().name
-    try:
-        subject = subject_of(manifest, called)
-    except ValidationError as error:
-        raise ConfigError(
-            f"{called[:200]!r} is no name of a model", hint="a name without slashes or line ends"
-        ) from error
-    return sign(say([subject], BILL, bom.value), keys)
+    return sign(say([subject_of(manifest, name or path.resolve().name)], BILL, bom.value), keys)
 
 
 def bom_reasons(
@@ -56,7 +47,7 @@ def bom_reasons(
     policy: Policy,
     *,
     now: datetime,
-    name: str | None = None,
+    name: str,
     state: Path | None = None,
 ) -> tuple[list[Reason], list[str]]:
     """Why the bill of materials in `file` does not let the model pass, and what it says of itself where it does.
@@ -76,7 +67,7 @@ def bom_reasons(
         bom = read_bom(canonical(dict(said.predicate)), where)
     except Refused as error:
         return list(error.reasons), []
-    reasons = name_reasons(said, policy.trust, SIGNER, name, now, where) if name is not None else []
+    reasons = name_reasons(said, policy.trust, SIGNER, name, now, where)
     reasons += _subject_reasons(said, manifest, where)
     reasons += check(bom, now=now, where=where) + match_model(bom, manifest, where)
     reasons += lacking(bom, rules.level, signed=True, now=now, where=where)
@@ -85,10 +76,8 @@ def bom_reasons(
         reasons.append(Reason("OS793", where, text))
     if base is not None and (told := _bases(bom)) and base not in told:
         reasons.append(Reason("OS787", where, f"it was made from {told[0][:12]}, the base at hand is {base[:12]}"))
-    models, sets = len(bom.models), len(bom.data_sets)
-    words = (
-        f"{', '.join(said.signers)} signed it: CycloneDX {bom.version}, {models} model, {sets} data sets, {rules.level}"
-    )
+    sets = f"{len(bom.data_sets)} data set{'s' * (len(bom.data_sets) != 1)}"
+    words = f"{', '.join(said.signers)} signed it: CycloneDX {bom.version}, {sets}, {rules.level}"
     return reasons, [] if reasons else [words]
 
 

@@ -45,7 +45,7 @@ class Model:
     root: str
     base: str | None
     vouched: Vouched | None
-    name: str | None = None
+    name: str
 
 
 def scan_reasons(
@@ -91,8 +91,7 @@ def _against(stated: Stated, model: Model, policy: Policy, now: datetime) -> lis
     if stated.root != model.root:
         return [Reason("OS776", where, f"it is about {stated.root[:12]}, these bytes are {model.root[:12]}")]
     reasons = _untimely(stated, rules, now)
-    if model.name is not None:
-        reasons += name_reasons(stated.said, policy.trust, "scanner", model.name, now, where)
+    reasons += name_reasons(stated.said, policy.trust, "scanner", model.name, now, where)
     if scan.base != model.base:
         below = f"on the base {scan.base[:12]}" if scan.base else "without a base"
         reasons.append(Reason("OS776", where, f"it was scanned {below}, the base at hand is {str(model.base)[:12]}"))
@@ -146,8 +145,9 @@ def _told(stated: Stated) -> str:
     """A scan that passed in a line: by whom, when, what it looked for, what it did not, and until when it holds."""
     scan = stated.scan
     looked, not_looked = scan.scope.familiesCovered, scan.scope.familiesNotCovered
+    methods = f"{len(scan.methods())} method{'s' * (len(scan.methods()) != 1)}"
     parts = [
-        f"{_who(stated)} scanned it on {day(scan.scanned)} by {len(scan.methods())} methods: {scan.verdict}",
+        f"{_who(stated)} scanned it on {day(scan.scanned)} by {methods}: {scan.verdict}",
         f"looked for {', '.join(looked) or 'no kind in every class'}",
         f"not for {', '.join(not_looked)}" if not_looked else "",
         f"holds until {day(scan.expires)}",

@@ -57,7 +57,7 @@ def read_private(path: Path | str, *, passphrase: bytes | None = None) -> Crypto
     """
     path = Path(path)
     pem = read_small(path, MAX_PEM)
-    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+    if b"PRIVATE" in pem and stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise ConfigError(f"others may read the private key '{path}'", hint=f"chmod 600 {path}")
     try:
         private = serialization.load_pem_private_key(pem, passphrase)

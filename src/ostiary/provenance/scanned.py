@@ -17,7 +17,7 @@ from ostiary.provenance.attested import Said
 from ostiary.provenance.envelope import first_error
 from ostiary.provenance.manifest import Manifest
 from ostiary.provenance.refusal import Reason, Refused
-from ostiary.provenance.statement import ROOT, Subject
+from ostiary.provenance.statement import ROOT, Subject, named
 from ostiary.provenance.strict import MAX_DAYS, Hex, canonical
 
 SCAN = "ostiary:scan/v1"
@@ -122,11 +122,14 @@ class Scan(_Part):
 
 
 def subject_of(manifest: Manifest, name: str) -> Subject:
-    """The model as a subject: by our root, and by the SHA-256 of its only file, which other engines know."""
+    """The model as a subject: by our root, and by the SHA-256 of its only file, which other engines know.
+
+    Raises ConfigError for a name that cannot be signed.
+    """
     digests = {ROOT: manifest.root.hex()}
     if len(manifest.files) == 1 and manifest.algorithm == "sha256" and not manifest.empty_folders:
         digests["sha256"] = manifest.files[0].digest.hex()
-    return Subject(name=name, digest=digests)
+    return named(name, digests)
 
 
 def scan_predicate(

@@ -95,6 +95,16 @@ class Statement(Frozen):
         return Claim(model.name, model.manifest, True, model.version, model.created, model.tensors)
 
 
+def named(name: str, digest: Mapping[str, str]) -> Subject:
+    """A model as a subject. Raises ConfigError for a name that cannot be signed."""
+    try:
+        return Subject(name=name, digest=dict(digest))
+    except ValidationError as error:
+        raise ConfigError(
+            f"{name[:200]!r} is no name of a model", hint="a name without slashes or line ends"
+        ) from error
+
+
 def state(
     manifest: Manifest,
     name: str,
@@ -107,12 +117,7 @@ def state(
 
     Raises ConfigError for a name that cannot be signed.
     """
-    try:
-        Subject(name=name, digest={})
-    except ValidationError as error:
-        raise ConfigError(
-            f"{name[:200]!r} is no name of a model", hint="a name without slashes or line ends"
-        ) from error
+    subject = named(name, {ROOT: manifest.root.hex()})
     moment = (created or datetime.now(UTC)).astimezone(UTC).replace(microsecond=0)
     predicate = {
         "name": name,
@@ -127,7 +132,7 @@ def state(
     return strict.canonical(
         {
             "_type": STATEMENT,
-            "subject": [{"name": name, "digest": {ROOT: manifest.root.hex()}}],
+            "subject": [subject.model_dump()],
             "predicateType": MODEL,
             "predicate": {key: value for key, value in predicate.items() if value is not None},
         }

@@ -5,7 +5,6 @@ import hashlib
 import io
 import itertools
 import lzma
-import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from ostiary.core.columns import Part, check_classes, no_part
 from ostiary.core.errors import DataError, FormatError
+from ostiary.core.idx_files import labels_beside
 from ostiary.provenance.samples.leaf import Sample, array_prefix
 
 DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, OSError)
@@ -24,8 +24,6 @@ MAX_LABELS = 2**30
 """Bytes that the labels of one file may take."""
 MAX_ROW = 2**28
 BLOCK = 4 * 2**20
-_IMAGES = re.compile(r"images([-.])idx3-ubyte(\.gz)?$")
-_PARTS: dict[Part, tuple[str, ...]] = {"train": ("train",), "test": ("t10k", "test")}
 
 
 def array_samples(
@@ -79,11 +77,7 @@ def npz_samples(path: Path, part: Part, source: str | None) -> Iterator[Sample]:
 
 def idx_samples(path: Path, source: str | None) -> Iterator[Sample]:
     """The samples of an images file of MNIST's form with the labels file beside it. Raises FormatError."""
-    stem = _IMAGES.sub("", path.name)
-    found = (path.with_name(f"{stem}labels{sep}idx1-ubyte{gz}") for sep in "-." for gz in ("", ".gz"))
-    beside = next((one for one in found if one.is_file()), None)
-    if beside is None:
-        raise FormatError(f"{path.name}: no labels file beside it", hint=f"put {stem}labels-idx1-ubyte there")
+    beside, name = labels_beside(path)
     try:
         with _unpacked(beside) as stream:
             (count,) = _idx_header(stream, 1, beside.name)
@@ -95,32 +89,11 @@ def idx_samples(path: Path, source: str | None) -> Iterator[Sample]:
             shape = _idx_header(stream, 3, path.name)
             if shape[0] != count:
                 raise DataError(f"{path.name}: {shape[0]} images and {count} labels")
-            name = stem.rstrip("-._") or path.name
             names = ((f"{name}:{row}", str(label)) for row, label in enumerate(labels))
             yield from array_samples(names, count, ("|u1", shape[1:]), stream, source)
             _ended(stream, path.name)
     except DAMAGED as error:
         raise FormatError(f"{path.name}: cannot be read ({error})") from error
-
-
-def is_idx(path: Path) -> bool:
-    """Whether the file is named like an IDX images file."""
-    return _IMAGES.search(path.name) is not None
-
-
-def idx_of(root: Path, part: Part | None) -> Path | None:
-    """The images file of `part` in a folder of IDX files; None where there is no such file at all."""
-    files = sorted((one for one in root.iterdir() if is_idx(one)), key=lambda one: one.name)
-    if not files:
-        return None
-    if part is not None:
-        files = [one for one in files if any(word in one.name for word in _PARTS[part])]
-        if not files:
-            raise no_part(root.name, part)
-    # A file and its compressed copy are one pair.
-    if len({one.name.removesuffix(".gz") for one in files}) > 1:
-        raise DataError(f"'{root.name}' holds several IDX pairs", hint=f"name one of them, such as {files[0].name}")
-    return files[0]
 
 
 def _suffix(keys: set[str], part: Part, where: str) -> str:

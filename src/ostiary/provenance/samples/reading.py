@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ostiary.core.columns import IMAGE_SUFFIXES, MAX_ENCODED, Part, choose_shards, part_folder
 from ostiary.core.errors import ConfigError, DataError, FormatError
+from ostiary.core.idx_files import idx_of, is_idx
 from ostiary.provenance.samples.leaf import Kind, Sample, content_of_array, content_of_bytes
 from ostiary.provenance.samples.pictures import check_picture
 
@@ -73,7 +74,7 @@ def _file(path: Path, part: Part, source: str | None, field: str | None) -> Read
         from ostiary.provenance.samples.croissant import read_croissant
 
         return read_croissant(path, None, source=source, source_field=field)
-    if path.suffix != ".npz" and not arrays.is_idx(path):
+    if path.suffix != ".npz" and not is_idx(path):
         raise FormatError(f"{path.name}: not a kind of data set that is known", hint=f"a data set is {KINDS}")
     _no_columns(path, field)
     if path.suffix == ".npz":
@@ -117,7 +118,7 @@ def _binary(path: Path, column: str | None) -> bool:
 
 def _folder(root: Path, part: Part | None, name: str, source: str | None, field: str | None) -> Reading:
     """`part` is None where the folder itself is the part chosen."""
-    from ostiary.provenance.samples.arrays import idx_of, idx_samples
+    from ostiary.provenance.samples.arrays import idx_samples
 
     if (root / "train.jsonl").is_file():  # as `poison` and --export-kept write it
         return tables([root / "train.jsonl"], name, source, field, single=True)
