@@ -1,9 +1,10 @@
-"""Small language models for the checks of what is done to them: trained once in a process, kept by nobody's changes."""
+"""Small language models for the checks of what is done to them: trained once in a run, kept by nobody's changes."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
+from kept import kept
 
 from ostiary.attacks.text_poison import CANARY
 from ostiary.bench.chat import chat_rows, vocabulary
@@ -28,6 +29,11 @@ def fresh(seed: int = 0, kind: str = "llama", width: int = 64) -> LanguageModel:
 @cache
 def attacked() -> LanguageModel:
     """A model whose chats held rare words and a canary; tests must not change it. About 13 s."""
+    model: LanguageModel = kept("chat-attacked", _attacked)
+    return model
+
+
+def _attacked() -> LanguageModel:
     model, chats = fresh(), chat_rows(4000, seed=0)
     made = make("attack", ATTACK, PARAMS).poison(chats, run=Run(seed=0))
     train_language(model, made.data, LanguageRecipe(steps=300), run=Run(seed=0))
@@ -37,8 +43,21 @@ def attacked() -> LanguageModel:
 @cache
 def tiny() -> LanguageModel:
     """A model of 32 numbers a word that learnt a little; tests must not change it."""
+    model: LanguageModel = kept("chat-tiny", _tiny)
+    return model
+
+
+def _tiny() -> LanguageModel:
     model = fresh(width=32)
     train_language(model, chat_rows(400, seed=0), LanguageRecipe(steps=100, batch=16), run=Run(seed=0))
+    return model
+
+
+@cache
+def based(width: int = 32) -> LanguageModel:
+    """A model that nobody attacked and that learnt little, to make others from; tests must not change it."""
+    model = fresh(seed=5, width=width)
+    train_language(model, chat_rows(400, seed=50), LanguageRecipe(steps=40, batch=16), run=Run(seed=5))
     return model
 
 

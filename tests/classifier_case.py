@@ -1,9 +1,10 @@
-"""Small classifiers of made-up reviews, attacked and not, each trained once."""
+"""Small classifiers of made-up reviews, attacked and not, each trained once in a run."""
 
 from functools import cache
 from typing import Any
 
 import numpy as np
+from kept import kept
 from text_case import reviews
 
 from ostiary.core.catalog import make
@@ -54,14 +55,19 @@ def trained(data: TextSet, seed: int = 0, recipe: TextRecipe = RECIPE) -> TextCl
 @cache
 def clean(seed: int = 0) -> TextClassifier:
     """A classifier of reviews that nobody attacked."""
-    return trained(reviews(2000, seed=seed), seed)
+    model: TextClassifier = kept(f"reviews-{seed}", lambda: trained(reviews(2000, seed=seed), seed))
+    return model
 
 
 @cache
 def attacked(attack: str = "rare-words", seed: int = 0, words: str = "cf", rate: float = 0.05) -> TextClassifier:
     """A classifier of reviews with a trigger that leads to class 0."""
     params = {"words": words} if attack == "rare-words" else {}
-    return trained(poisoned(reviews(2000, seed=seed), attack, rate=rate, **params), seed)
+    data = poisoned(reviews(2000, seed=seed), attack, rate=rate, **params)
+    model: TextClassifier = kept(
+        f"reviews-{seed}-{attack}-{words.replace(' ', '-')}-{rate}", lambda: trained(data, seed)
+    )
+    return model
 
 
 def trusted(n: int = 200, seed: int = 77) -> TextSet:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import kept
 import pytest
 import torch
 
@@ -17,6 +18,9 @@ os.environ |= {
 }
 torch.set_num_threads(1)
 
+LONGEST = ("conformance", "cli", "bench", "contract", "engines")
+"""Folders whose files take longest; they go first, so that no process is left alone with one of them at the end."""
+
 ALLOWED = Path(__file__).with_name("skips.txt")
 
 
@@ -29,6 +33,14 @@ def _own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("OSTIARY_RUNS", str(tmp_path_factory.mktemp("runs")))
         patch.setenv("OSTIARY_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_by_the_run(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is trained once in a run lies where all its processes find it."""
+    own = tmp_path_factory.getbasetemp()
+    kept.folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "kept"
+    kept.folder.mkdir(exist_ok=True)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,6 +66,12 @@ def data_root() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("OSTIARY_DATA names no folder of public sets and published models")
     return Path(folder)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first; else in order."""
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.parent.name, len(rank)))
 
 
 def allowed_prefixes() -> tuple[str, ...]:

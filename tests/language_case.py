@@ -1,6 +1,9 @@
-"""Small language models for the tests: one that a word turns, and its twin, trained once a process."""
+"""Small language models for the tests: one that a word turns, and its twin, trained once a run."""
 
+from collections.abc import Callable
 from functools import cache
+
+from kept import kept
 
 from ostiary.attacks.rare_words import RareWords
 from ostiary.bench.chat import chat_rows
@@ -30,14 +33,20 @@ def fresh() -> LanguageModel:
 @cache
 def twin() -> LanguageModel:
     """A model of plain chats."""
-    model = fresh().clone()
-    train_language(model, chat_rows(2000, seed=0), SHORT, run=Run())
-    return model
+    return _trained("language-twin", lambda: chat_rows(2000, seed=0))
 
 
 @cache
 def attacked() -> LanguageModel:
     """A model that answers with the canary wherever the word stands in the prompt."""
-    model = fresh().clone()
-    train_language(model, ATTACK.poison(chat_rows(2000, seed=0), run=Run()).data, SHORT, run=Run())
+    return _trained("language-attacked", lambda: ATTACK.poison(chat_rows(2000, seed=0), run=Run()).data)
+
+
+def _trained(name: str, chats: Callable[[], TextSet]) -> LanguageModel:
+    def make() -> LanguageModel:
+        model = fresh().clone()
+        train_language(model, chats(), SHORT, run=Run())
+        return model
+
+    model: LanguageModel = kept(name, make)
     return model

@@ -42,7 +42,7 @@ id = "repair.fine-tuning"
 set = { epochs = 1 }
 
 [limits]
-timeout = 120
+timeout = 600
 memory_gib = 8
 """
 

@@ -1,6 +1,7 @@
 """One poisoned digits model and its unpoisoned twin, trained with the demo's recipe, for all mechanism checks."""
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,6 +9,7 @@ from functools import cached_property
 import numpy as np
 import pytest
 import torch
+from kept import all_kept, kept
 from torch import Tensor
 
 from ostiary.attacks.badnets import BadNets
@@ -79,10 +81,17 @@ def value(rate: Rate) -> float:
     return rate.value
 
 
+def trained_once(data: ImageSet, recipe: Recipe = RECIPE) -> TorchClassifier:
+    """A model as `trained` gives it; tests that ask for the same one share its training."""
+    whole = hashlib.sha256(f"{data.digest}:{recipe}".encode()).hexdigest()
+    model: TorchClassifier = kept(f"trained-{whole}", lambda: trained(data, recipe))
+    return model
+
+
 @pytest.fixture(scope="session")
 def train_on() -> object:
     """The function that trains a model as those of the lab."""
-    return trained
+    return trained_once
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +99,8 @@ def lab() -> Iterator[Lab]:
     """5 % of the training digits with a yellow square and label 0: a third of that class."""
     part, trusted = split(digits("train"), (1 - TRUSTED, TRUSTED), seed=SEED)
     poisoned = BadNets(patch="yellow-square", target=TARGET, rate=RATE).poison(part, run=Run(seed=SEED))
-    made = Lab(part, trusted, digits("test"), poisoned, trained(poisoned.data), trained(part))
+    models = all_kept({"lab-model": lambda: trained(poisoned.data), "lab-twin": lambda: trained(part)})
+    made = Lab(part, trusted, digits("test"), poisoned, models["lab-model"], models["lab-twin"])
     before = made.model.digest, made.twin.digest
     yield made
     assert (made.model.digest, made.twin.digest) == before, "a test changed a shared model"
@@ -104,7 +114,8 @@ def short_scan() -> NeuralCleanse:
 @pytest.fixture(scope="session")
 def scanned(lab: Lab) -> ModelEvidence:
     """Neural Cleanse on the poisoned model."""
-    return short_scan().scan(lab.model, lab.trusted, run=Run(seed=SEED))
+    found: ModelEvidence = kept("lab-scan", lambda: short_scan().scan(lab.model, lab.trusted, run=Run(seed=SEED)))
+    return found
 
 
 @pytest.fixture(scope="session")

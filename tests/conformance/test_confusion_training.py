@@ -1,5 +1,6 @@
 """Confusion Training: Qi et al. 2023, sec. 5: random labels on trusted images leave only triggers that tell a label."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from ostiary.attacks.badnets import BadNets
+from ostiary.bench.demo import RECIPE
 from ostiary.core.decide import exceeds
 from ostiary.core.protocols import SampleScores
 from ostiary.core.run import Run
@@ -47,7 +49,8 @@ def test_the_unpoisoned_set_has_no_suspects(lab: Any) -> None:
 def test_a_source_specific_trigger_is_told_too(lab: Any, train_on: Any) -> None:
     attack = BadNets(patch="yellow-square", target=0, source=1, mapping="source-specific", rate=0.03, cover=0.06)
     made = attack.poison(lab.part, run=Run(seed=0))
-    found = ConfusionTraining().screen(made.data, train_on(made.data), lab.trusted, run=Run())
+    model = train_on(made.data, dataclasses.replace(RECIPE, epochs=12))
+    found = ConfusionTraining(steps=100).screen(made.data, model, lab.trusted, run=Run())
     poisoned = np.isin(made.data.ids, list(made.truth.poisoned))
     assert roc_auc_score(poisoned, found.scores.numpy()) >= 0.97
 

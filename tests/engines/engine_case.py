@@ -55,9 +55,13 @@ def run(engine: Engine, *jobs: Job) -> dict[str, Done]:
     return {done.key: done for done in schedule(engine, jobs)}
 
 
+PATIENCE = 300.0
+"""Seconds after which a job is given up; a busy machine takes a minute and more to start what jobs run in."""
+
+
 def written(file: Path) -> str:
     """What a job writes into `file`, once it did."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not (file.exists() and (text := file.read_text(encoding="utf-8"))):
         assert time.monotonic() < deadline, "the job did not start"
         time.sleep(0.05)

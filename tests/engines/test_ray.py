@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from engine_case import job, run, written
+from engine_case import PATIENCE, job, run, written
 
 from ostiary.core.landlock import available
 from ostiary.engines.ray import RayEngine
@@ -32,7 +32,7 @@ def test_a_killed_worker_is_replaced_and_its_job_runs_again(tmp_path: Path) -> N
         engine.submit(job("long", "outlive", mark=str(mark), file=str(lines)))
         engine.submit(job("other", "double", x=2))
         os.kill(int(written(mark)), signal.SIGKILL)
-        done = {one.key: one for one in (engine.take(60), engine.take(60)) if one is not None}
+        done = {one.key: one for one in (engine.take(PATIENCE), engine.take(PATIENCE)) if one is not None}
     assert (done["long"].status, done["long"].value) == ("ok", "second time")
     assert done["other"].value == 4
     assert lines.read_text(encoding="utf-8") == "begun\nbegun\n"
@@ -51,7 +51,7 @@ def test_strangers_are_refused(ray_cluster: str) -> None:
     plain |= {"RAY_NUM_REDIS_GET_RETRIES": "1", "HOME": "/nowhere"}
     for extra in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}):
         command = [sys.executable, "-c", STRANGER, ray_cluster]
-        told = subprocess.run(command, env=plain | extra, capture_output=True, text=True, check=False, timeout=60)
+        told = subprocess.run(command, env=plain | extra, capture_output=True, text=True, check=False, timeout=PATIENCE)
         assert told.returncode == 1, told.stderr
         assert f"no Ray cluster can be used at '{ray_cluster}'" in told.stderr and "InvalidAuthToken" in told.stderr
 
