@@ -1,11 +1,12 @@
-"""Codes of federated learning: OS501 to OS509 replies that reach no rule, OS521 to OS549 what a rule says of a client.
+"""Codes of federated learning: OS501 to OS517 replies that reach no rule, OS521 to OS539 what a rule says of a client.
 
-And the cautions about rounds, OS926 to OS930.
+OS540 and OS541 what is wrong with signed rounds. And the cautions about rounds, OS926 to OS930, OS938 and OS939.
 """
 
 from ostiary.core.code import Code
 
 ADMISSION = "admission, before any rule"
+FLOWER = "admission of Flower's replies, before any rule"
 _AGAIN = "leave the client out until it is mended; if it goes on, ask its owner"
 
 FEDERATED_REFUSALS: tuple[Code, ...] = (
@@ -83,6 +84,71 @@ FEDERATED_REFUSALS: tuple[Code, ...] = (
         "weigh all clients alike, or raise `most`",
     ),
     Code(
+        "OS510",
+        "reply that was not asked for",
+        "A reply came from a node that the server did not ask in this round.",
+        FLOWER,
+        "none: a client answers what it is asked",
+        "look at who may connect to the SuperLink",
+    ),
+    Code(
+        "OS511",
+        "client failed",
+        "The client answered with an error in place of a model.",
+        FLOWER,
+        "a client that ran out of memory or data",
+        "read the error in the client's own log",
+    ),
+    Code(
+        "OS512",
+        "no reply",
+        "A client that was asked did not answer in time.",
+        FLOWER,
+        "a slow or broken connection",
+        "wait longer (timeout of the strategy's start), or ask more clients",
+    ),
+    Code(
+        "OS513",
+        "not one record of each kind",
+        "A reply must hold one record of arrays and one of metrics. Flower's strategies raise on others.",
+        FLOWER,
+        "a ClientApp written for another strategy",
+        "send one ArrayRecord and one MetricRecord",
+    ),
+    Code(
+        "OS514",
+        "bytes that are no tensor",
+        "The bytes of an array cannot be read, or are not as many as their own header says.",
+        FLOWER,
+        "none: Flower writes them so that they can be read",
+        _AGAIN,
+    ),
+    Code(
+        "OS515",
+        "records or metrics unlike the others'",
+        "The records or the metrics of the reply are called otherwise than those of most clients. Flower's strategies "
+        "end the whole run on one such reply.",
+        FLOWER,
+        "a client that runs an older or newer version of the app",
+        "bring the client to the version of the app that the others run",
+    ),
+    Code(
+        "OS516",
+        "metrics not finite",
+        "A metric of the reply is NaN or infinite, which would make that of the whole round so.",
+        FLOWER,
+        "a client whose training diverged",
+        _AGAIN,
+    ),
+    Code(
+        "OS517",
+        "masked by secure aggregation",
+        "The reply is masked, so that only the sum of all replies could be read. Rules need each client's own update.",
+        FLOWER,
+        "a client that runs secaggplus_mod where others do not",
+        "take secaggplus_mod out of the ClientApp",
+    ),
+    Code(
         "OS521",
         "update clipped",
         "The update was longer than the bound of the rule and counts as if it were as long as that. It is not refused.",
@@ -149,6 +215,33 @@ FEDERATED_REFUSALS: tuple[Code, ...] = (
         "as of the rule behind it",
         "look at what that rule refuses without mixing",
     ),
+    Code(
+        "OS529",
+        "not selected by Flower's strategy",
+        "Krum, Multi-Krum or Bulyan took other clients, whose models lie nearer to one another.",
+        "aggregate.flower",
+        "clients of rare data, and always some: f and more are left out whether anybody attacks or not",
+        "declare fewer attackers, or take a rule that is not told a number",
+    ),
+    Code(
+        "OS540",
+        "round missing",
+        "The signed statements of a federation do not go from round to round: one is missing or twice there, or there "
+        "are not as many as were planned. What was decided in the missing round is not known.",
+        "`ostiary federated check`",
+        "a server that was stopped while it wrote",
+        "ask for the statements of all rounds",
+    ),
+    Code(
+        "OS541",
+        "not the model that the round before left",
+        "A round says that it began with a model other than the round before left, or the last model is another than "
+        "the last round left, or it is of another federation than the first round: weights were changed between "
+        "rounds, or rounds of two federations were mixed.",
+        "`ostiary federated check`",
+        "a server that went on from an older model after it was stopped",
+        "do not use the model; ask who changed it",
+    ),
 )
 
 _OURS = "none: this is a caution about our own measurement"
@@ -193,5 +286,22 @@ FEDERATED_CAUTIONS: tuple[Code, ...] = (
         "aggregate.fldetector",
         _OURS,
         "nothing; keep in mind that the first rounds are not guarded",
+    ),
+    Code(
+        "OS938",
+        "the filter hands on less than the rule found",
+        "In mode filter the strategy gets the accepted replies as they are. The rule's sum was another one: what it "
+        "clipped, left out or added is lost.",
+        "the guard for Flower",
+        _OURS,
+        "take mode replace, unless the strategy is to do the aggregation",
+    ),
+    Code(
+        "OS939",
+        "the strategy made no model",
+        "The wrapped strategy gave back nothing, or other tensors than the model's. The global model stays as it is.",
+        "the guard for Flower",
+        _OURS,
+        "read what the strategy logged: many need a least number of replies",
     ),
 )

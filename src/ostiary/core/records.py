@@ -4,11 +4,13 @@ Records are the truth: reports, tables and indexes are built from them alone and
 years later. Lists are present even when empty. No torch here, so that rendering a record is quick.
 """
 
-import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
+from pydantic import ConfigDict, Field
+
+from ostiary.core.rate import Frozen as Frozen  # noqa: PLC0414 - others take it from here
+from ostiary.core.rate import Rate as Rate  # noqa: PLC0414 - others take it from here
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -16,73 +18,9 @@ Verdict = Literal["backdoor", "suspect", "none-found", "incomplete"]
 Level = Literal["backdoor", "suspect", "note"]
 Status = Literal["ok", "partial", "skipped", "failed"]
 FormName = Literal["patch", "frequencies", "warp"]
-Kind = Literal["scan", "screen", "repair", "guard", "harden", "train", "evaluate"]
+Kind = Literal["scan", "screen", "repair", "guard", "harden", "train", "evaluate", "federated"]
 
-Z95 = 1.959963984540054
 SUBJECT = r"^(model|(class|layer|sample|client|file|phrase|pair):.+)$"
-
-
-class Frozen(BaseModel):
-    """Base of all record parts: immutable, strict about keys, no NaN or infinity."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Rate(Frozen):
-    """k of n, with its Wilson 95 % interval: the only way a rate is written.
-
-    Wilson 1927, without continuity correction. n = 0 gives the value None and the interval [0, 1].
-    """
-
-    k: Annotated[int, Field(ge=0)]
-    n: Annotated[int, Field(ge=0)]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_derived(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            return {key: v for key, v in data.items() if key not in ("value", "low", "high")}
-        return data
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.k > self.n:
-            raise ValueError(f"a rate cannot be {self.k} of {self.n}")
-        return self
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def value(self) -> float | None:
-        """The share k / n; None when n is 0."""
-        return self.k / self.n if self.n else None
-
-    def _wilson(self) -> tuple[float, float]:
-        if not self.n:
-            return 0.0, 1.0
-        p, z2 = self.k / self.n, Z95 * Z95
-        centre = p + z2 / (2 * self.n)
-        half = Z95 * math.sqrt(p * (1 - p) / self.n + z2 / (4 * self.n * self.n))
-        scale = 1 + z2 / self.n
-        low = 0.0 if self.k == 0 else (centre - half) / scale
-        high = 1.0 if self.k == self.n else (centre + half) / scale
-        return low, high
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def low(self) -> float:
-        """Lower end of the 95 % interval."""
-        return self._wilson()[0]
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def high(self) -> float:
-        """Upper end of the 95 % interval."""
-        return self._wilson()[1]
-
-    def __str__(self) -> str:
-        if self.value is None:
-            return "not measured (n 0)"
-        return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}] n {self.n}"
 
 
 class Caution(Frozen):
@@ -97,8 +35,8 @@ class ClassScore(Frozen):
 
     label: int
     score: float | None
-    measures: dict[str, float] = {}
-    rates: dict[str, Rate] = {}
+    measures: dict[str, float] = Field(default_factory=dict)
+    rates: dict[str, Rate] = Field(default_factory=dict)
 
 
 class Candidate(Frozen):
@@ -108,7 +46,8 @@ class Candidate(Frozen):
     that it acts on, None for all. `size` depends on the `form`: the L1 norm of a patch's mask in pixels, the
     number of frequencies, the mean shift of a warp in pixels. Of patches, `mask` ([h, w] in [0, 1]) and `pattern`
     ([c, h, w] in [0, 1]) are kept out of the JSON; they are the artifacts `<artifact>-mask` and
-    `<artifact>-pattern`, in row `row`.
+    `<artifact>-pattern`, in row `row`. Of other forms `parts` are what `scan.forms` lays over images, kept in the
+    artifacts `<artifact>-part0` and on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -125,11 +64,17 @@ class Candidate(Frozen):
     source: int | None = None
     mask: np.ndarray | None = Field(default=None, exclude=True, repr=False)
     pattern: np.ndarray | None = Field(default=None, exclude=True, repr=False)
+    parts: tuple[np.ndarray, ...] = Field(default=(), exclude=True, repr=False)
 
     @property
     def row(self) -> int:
         """Where its arrays are among those of the artifacts."""
         return self.target or 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether its arrays are at hand."""
+        return bool(self.parts) or (self.mask is not None and self.pattern is not None)
 
     def __eq__(self, other: object) -> bool:
         # Arrays have no single truth value; what is recorded is what counts.
@@ -153,7 +98,7 @@ class PhraseTrigger(Frozen):
     label: int | None = None
     source: str
     score: float
-    measures: dict[str, float] = {}
+    measures: dict[str, float] = Field(default_factory=dict)
     fires: Rate | None = None
     unprompted: Rate | None = None
     shown: tuple[tuple[str, str], ...] = ()
@@ -169,7 +114,7 @@ class ModelEvidence(Frozen):
 
     kind: Literal["model"] = "model"
     score: float | None
-    measures: dict[str, float] = {}
+    measures: dict[str, float] = Field(default_factory=dict)
     probability: float | None = None
     per_class: tuple[ClassScore, ...]
     candidates: tuple[Candidate, ...] = ()
@@ -202,7 +147,7 @@ class PhraseScore(Frozen):
     rows: int
     score: float
     label: int | None = None
-    measures: dict[str, float] = {}
+    measures: dict[str, float] = Field(default_factory=dict)
 
 
 class SampleEvidence(Frozen):
@@ -233,7 +178,7 @@ class RepairEvidence(Frozen):
     after: dict[str, Rate]
     per_class_before: tuple[Rate, ...] = ()
     per_class_after: tuple[Rate, ...] = ()
-    selected: dict[str, str] = {}
+    selected: dict[str, str] = Field(default_factory=dict)
     examined: tuple[str, ...] = ()
 
 
@@ -260,20 +205,61 @@ class RatesEvidence(Frozen):
     """
 
     kind: Literal["rates"] = "rates"
-    rates: dict[str, Rate] = {}
-    measures: dict[str, float] = {}
+    rates: dict[str, Rate] = Field(default_factory=dict)
+    measures: dict[str, float] = Field(default_factory=dict)
     per_class: tuple[ClassScore, ...] = ()
-    selected: dict[str, str] = {}
+    selected: dict[str, str] = Field(default_factory=dict)
+    examined: tuple[str, ...] = ()
+
+
+class ClientVerdict(Frozen):
+    """What a round decided of one client that replied: whether it has a part in the model, how much, and why.
+
+    `score`: higher = more suspicious, None where the rule gives none. `code` is empty where nothing was remarkable.
+    """
+
+    client: str
+    accepted: bool
+    weight: float
+    score: float | None
+    code: str
+    reason: str
+
+
+class RoundEntry(Frozen):
+    """One round of a federation: its verdicts, and accuracy and attack success of the model it left, if measured."""
+
+    number: int
+    clients: tuple[ClientVerdict, ...]
+    accuracy: Rate | None = None
+    success: Rate | None = None
+
+
+class RoundsEvidence(Frozen):
+    """What the rounds of a federation came to.
+
+    `attackers` are known in a study alone, and attack in the rounds `attacked` (first, last). `own` is how often the
+    last model is right on each client's own samples.
+    """
+
+    kind: Literal["rounds"] = "rounds"
+    clients: tuple[str, ...]
+    attackers: tuple[str, ...] = ()
+    attacked: tuple[int, int] | None = None
+    rounds: Annotated[tuple[RoundEntry, ...], Field(min_length=1)]
+    rates: dict[str, Rate] = Field(default_factory=dict)
+    measures: dict[str, float] = Field(default_factory=dict)
+    own: dict[str, Rate] = Field(default_factory=dict)
     examined: tuple[str, ...] = ()
 
 
 Evidence = Annotated[
-    ModelEvidence | SampleEvidence | RepairEvidence | GuardEvidence | RatesEvidence,
+    ModelEvidence | SampleEvidence | RepairEvidence | GuardEvidence | RatesEvidence | RoundsEvidence,
     Field(discriminator="kind"),
 ]
 
 
-EVIDENCE = (ModelEvidence, SampleEvidence, RepairEvidence, GuardEvidence, RatesEvidence)
+EVIDENCE = (ModelEvidence, SampleEvidence, RepairEvidence, GuardEvidence, RatesEvidence, RoundsEvidence)
 """The classes of `Evidence`, for isinstance."""
 
 

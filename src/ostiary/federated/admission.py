@@ -12,6 +12,9 @@ from ostiary.federated.geometry import norms
 from ostiary.federated.layout import Layout, Tensors
 from ostiary.federated.verdict import Array, Reason
 
+NAMED = 3
+"""Tensors that a reason names; a reply may add any number of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -83,10 +86,11 @@ class Admission:
             else:
                 refused[reply.node] = Reason("OS505", f"its update is {length:.3g} long, at most {cap:.3g} is allowed")
         admitted = tuple(sound[i] for i in kept)
-        shares, notes = self._shares(admitted)
+        shares, notes = self.shares(admitted)
         return Admitted(admitted, updates[kept], shares, refused, notes)
 
-    def _shares(self, replies: tuple[Reply, ...]) -> tuple[Array, dict[str, Reason]]:
+    def shares(self, replies: tuple[Reply, ...]) -> tuple[Array, dict[str, Reason]]:
+        """What each reply counts for [n], adding up to 1, and a note for each whose claim was not believed."""
         if not replies:
             return np.zeros(0), {}
         if self.weigh == "equal":
@@ -108,19 +112,24 @@ def _unfit(reply: Reply, model: Tensors, layout: Layout, number: int, *, by_clai
         return Reason("OS508", f"it answers round {reply.round}, this is round {number}")
     if reply.tensors.keys() != model.keys():
         lacks, more = sorted(model.keys() - reply.tensors.keys()), sorted(reply.tensors.keys() - model.keys())
-        return Reason(
-            "OS502", "; ".join([f"lacks '{name}'" for name in lacks] + [f"adds {name!r:.60}" for name in more])
-        )
+        told = [f"lacks '{name}'" for name in lacks] + [f"adds {name!r:.60}" for name in more]
+        rest = [f"and {len(told) - NAMED} more"] if len(told) > NAMED else []
+        return Reason("OS502", "; ".join(told[:NAMED] + rest))
     for name, tensor in reply.tensors.items():
         shape = layout.trained.get(name, layout.statistics.get(name))
         if not isinstance(tensor, np.ndarray) or tensor.dtype != layout.dtypes[name]:
             kind = getattr(tensor, "dtype", type(tensor).__name__)
-            return Reason("OS504", f"'{name}' is {kind}, the model has {layout.dtypes[name]}")
+            return Reason("OS504", f"'{name}' is {kind!s:.60}, the model has {layout.dtypes[name]}")
         if tensor.shape != shape:
             return Reason("OS503", f"'{name}' has shape {tensor.shape}, the model has {shape}")
     for name, tensor in reply.tensors.items():
         if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
             return Reason("OS501", f"'{name}' holds values that are not finite")
-    if by_claim and not (np.isfinite(reply.examples) and reply.examples > 0):
-        return Reason("OS506", f"claims {reply.examples} examples")
-    return None
+    return unfit_claim(reply) if by_claim else None
+
+
+def unfit_claim(reply: Reply) -> Reason | None:
+    """Why what a reply claims cannot be a number of examples, None where it can."""
+    if np.isfinite(reply.examples) and reply.examples > 0:
+        return None
+    return Reason("OS506", f"claims {reply.examples} examples")

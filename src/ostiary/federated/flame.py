@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ostiary.core.card import Card, Needs
 from ostiary.core.run import Run
-from ostiary.federated.geometry import clip_factors, clip_notes, clusters, cosines, gram, times, weighted
+from ostiary.federated.geometry import clip_factors, clip_notes, clusters, cosines, gram, norms, times, weighted
 from ostiary.federated.verdict import Aggregated, Array, Context, Reason, at_least, generator, nobody, verdict
 
 LEAST = 3
@@ -33,7 +33,7 @@ def flame(rule: str, updates: Array, directions: Array, noise: float, context: C
             context, distances.mean(1), dict.fromkeys(range(n), reason), "no majority of like directions", run=run
         )
     scores = distances[:, chosen].mean(1)
-    lengths = np.sqrt(np.maximum(np.diag(gram(updates)), 0))
+    lengths = norms(updates)
     bound = float(np.median(lengths))
     factors = clip_factors(lengths, bound)
     weights = chosen / chosen.sum()

@@ -56,13 +56,31 @@ class Guard:
         factors = clip_factors(lengths, bound)
         update, kept = np.empty(d), np.zeros(n)
         for part in blocks(d):
-            values = updates[:, part] * factors[:, None]
-            order = np.argsort(values, axis=0, kind="stable")[cut : n - cut]
-            update[part] = np.take_along_axis(values, order, axis=0).mean(0)
-            kept += np.bincount(order.ravel(), minlength=n)
+            update[part], among = middle(updates[:, part] * factors[:, None], cut)
+            kept += among
         update *= self.gain
         if context.root is not None and self.trusted:
             own = own_update(context)
             update += self.trusted * own * clip_factors(np.array([np.linalg.norm(own)]), bound)[0]
         update *= clip_factors(np.array([np.linalg.norm(update)]), self.longest * bound)[0]
         return verdict(update, kept / kept.sum(), 1 - kept / d, notes=clip_notes(factors, bound))
+
+
+def middle(values: Array, cut: int) -> tuple[Array, Array]:
+    """The mean [d] of each parameter's values [n, d] without the `cut` least and greatest, and how often each counts.
+
+    The count [n] is of the parameters in which a client's value is among those averaged; of several that are equal
+    where the cut falls, each counts for its share.
+    """
+    rows = np.ascontiguousarray(values.T)
+    inner = np.sort(rows, axis=1)[:, cut : len(values) - cut]
+    among = (rows >= inner[:, :1]) & (rows <= inner[:, -1:])
+    count = among.sum(0).astype(np.float64)
+    tied = np.flatnonzero(among.sum(1) > inner.shape[1])
+    for edge in (0, -1):
+        alike = rows[tied] == inner[tied][:, edge, None]
+        # Where low and high are one value, the second turn finds the shares right already.
+        share = (inner[tied] == inner[tied][:, edge, None]).sum(1) / alike.sum(1)
+        differ = (edge == 0) | (inner[tied][:, 0] < inner[tied][:, -1])
+        count -= ((1 - share) * differ) @ alike
+    return inner.mean(1), count

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ostiary.core.errors import ConfigError
 from ostiary.federated.layout import Tensors
 from ostiary.federated.verdict import Array
 
@@ -15,6 +16,42 @@ Change: TypeAlias = Callable[[Array, Array], Array]
 Project: TypeAlias = Callable[[Array], Array]
 """Takes weights [d], gives the weights to go on with."""
 Labels: TypeAlias = NDArray[np.int64]
+DRAWS = 1000
+"""How often unlike shards are drawn before that is given up."""
+
+
+class Trainable(Protocol):
+    """What clients of a study train: a network whose weights are one flat vector [d]."""
+
+    @property
+    def inputs(self) -> int:
+        """Values of a sample."""
+        ...
+
+    @property
+    def head(self) -> tuple[str, str]:
+        """The names of the last layer's weight and bias."""
+        ...
+
+    def tensors(self, weights: Array) -> dict[str, np.ndarray]:
+        """The weights by name; copies."""
+        ...
+
+    def flat(self, tensors: Tensors) -> Array:
+        """The inverse of `tensors`."""
+        ...
+
+    def fresh(self, rng: np.random.Generator) -> Array:
+        """Weights as they are before training."""
+        ...
+
+    def probabilities(self, weights: Array, x: Array) -> Array:
+        """Softmax outputs [n, classes] for inputs [n, inputs]."""
+        ...
+
+    def gradient(self, weights: Array, x: Array, y: Labels) -> Array:
+        """Of the mean cross entropy, [d]."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +61,11 @@ class Network:
     inputs: int = 64
     hidden: int = 64
     classes: int = 10
+
+    @property
+    def head(self) -> tuple[str, str]:
+        """The names of the last layer's weight and bias."""
+        return "head.weight", "head.bias"
 
     @property
     def size(self) -> int:
@@ -92,7 +134,7 @@ class Recipe:
 
 
 def fit(
-    network: Network,
+    network: Trainable,
     weights: Array,
     x: Array,
     y: Labels,
@@ -127,11 +169,11 @@ def shards(
     """Rows for each client: alike at random, or classes drawn from a Dirichlet distribution of concentration `alpha`.
 
     Drawn again until everybody has `least` rows (Hsu et al. 2019, arXiv 1909.06335, draw classes for each client;
-    here, as in most code since, clients for each class).
+    here, as in most code since, clients for each class). Raises ConfigError where a thousand draws did not do it.
     """
     if alpha is None:
         return [np.sort(part) for part in np.array_split(rng.permutation(len(labels)), clients)]
-    while True:
+    for _ in range(DRAWS):
         parts: list[list[int]] = [[] for _ in range(clients)]
         for label in np.unique(labels):
             rows = rng.permutation(np.flatnonzero(labels == label))
@@ -140,3 +182,7 @@ def shards(
                 part.extend(more.tolist())
         if min(map(len, parts)) >= least:
             return [np.sort(np.array(part, np.int64)) for part in parts]
+    raise ConfigError(
+        f"no split at alpha {alpha:g} gives {clients} clients {least} samples each",
+        hint="raise alpha, or take fewer clients",
+    )

@@ -3,8 +3,8 @@
 What a client is stays open: a function that takes the global model. Nothing here knows of attacks.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +17,9 @@ from ostiary.federated.verdict import Aggregated, Array, Context, Head, Probe, R
 
 Client: TypeAlias = Callable[[Tensors, int], Reply | None]
 """Takes the global model and the round's number; None = no reply."""
+
+FAR = 3.0
+"""Median deviations within which a client's running statistics are believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,11 @@ class Round:
             judged = dict(zip(self.clients, self.verdict.reasons, strict=True))
         remarks = {name: note for name, note in self.notes.items() if not judged[name].code}
         return self.refused | judged | remarks
+
+
+def without_update(done: Round) -> Round:
+    """The round without the update itself, as it is kept for a whole run."""
+    return done if done.verdict is None else replace(done, verdict=replace(done.verdict, update=np.zeros(0)))
 
 
 @dataclass(slots=True)
@@ -122,24 +130,42 @@ class Server:
         return None if self.head is None else layout.head(*self.head)
 
     def _statistics(self, admitted: Admitted, verdict: Aggregated, layout: Layout) -> dict[str, np.ndarray]:
-        """Running means and variances, averaged over the accepted clients; counters of integers stay."""
+        """Running means and variances, averaged over the accepted clients; counters of integers stay.
+
+        A value further than `FAR` median deviations from the median of the accepted counts as if it lay there: they are
+        no part of any rule's distances, and one huge variance would make the model answer one way.
+        """
         found = {}
         for name in layout.statistics:
             own = self.model[name]
             if own.dtype.kind == "f":
                 stacked = np.stack([reply.tensors[name] for reply in admitted.replies]).astype(np.float64)
+                middle = np.median(stacked[verdict.accepted], axis=0)
+                room = FAR * np.median(np.abs(stacked[verdict.accepted] - middle), axis=0)
+                stacked = np.clip(stacked, middle - room, middle + room)
                 share = verdict.weights.reshape(-1, *[1] * own.ndim)
                 own = (stacked * share).sum(0).astype(own.dtype)
             found[name] = own
         return found
 
 
-def run_rounds(clients: Mapping[str, Client], server: Server, rounds: int, *, run: Run) -> Iterator[Round]:
+Watch: TypeAlias = Callable[[Sequence[Reply], Tensors, Round], None]
+"""Sees the replies of a round, the global model before it and what was decided; the new model is the server's."""
+
+
+def run_rounds(
+    clients: Mapping[str, Client], server: Server, rounds: int, *, run: Run, watch: Watch | None = None
+) -> Iterator[Round]:
     """Ask every client in the order of names, aggregate, and give what each of `rounds` rounds decided.
 
     Raises OutOfTime once the run's deadline has passed with rounds left.
     """
     for done in range(rounds):
         run.step(done, rounds, "rounds")
-        asked = (clients[name](server.model, server.number + 1) for name in sorted(clients))
-        yield server.aggregate([reply for reply in asked if reply is not None], run=run)
+        before = server.model
+        asked = (clients[name](before, server.number + 1) for name in sorted(clients))
+        replies = [reply for reply in asked if reply is not None]
+        decided = server.aggregate(replies, run=run)
+        if watch is not None:
+            watch(replies, before, decided)
+        yield decided

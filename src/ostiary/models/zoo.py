@@ -10,6 +10,7 @@ from ostiary.core.errors import ConfigError, ModelError
 
 ZOO: dict[str, str] = {
     "small-cnn": "ostiary.models.small_cnn:small_cnn",
+    "small-cnn-gn": "ostiary.models.small_cnn:small_cnn_gn",
     "resnet18": "ostiary.models.resnet:resnet18",
     "preact-resnet18": "ostiary.models.resnet:preact_resnet18",
     "wrn-16-1": "ostiary.models.wrn:wrn_16_1",

@@ -1,6 +1,7 @@
 """A federation of the digits with attackers in it, and what came of it. Only here truth and rule meet."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -13,12 +14,32 @@ from ostiary.core.run import Run
 from ostiary.federated.admission import Admission, Reply
 from ostiary.federated.attacks.sight import DataPoison, Sight, UpdateAttack, joined
 from ostiary.federated.layout import Tensors
-from ostiary.federated.network import Labels, Network, Recipe, fit, shards
-from ostiary.federated.rounds import Client, Round, Server, run_rounds
+from ostiary.federated.network import Labels, Network, Recipe, Trainable, fit, shards
+from ostiary.federated.rounds import Client, Round, Server, Watch, run_rounds
+from ostiary.federated.stamps import stamped
 from ostiary.federated.verdict import Array
 
 TEST, ROOT = 450, 100
-SIDE = 8
+HELD = 0.5
+"""An attack is alive while its success is at least this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Images [n, h, w] or [n, h, w, c] in [0, 1] and labels [n]; the first `kept` are not shared out.
+
+    Without `kept` the study draws what it keeps back.
+    """
+
+    images: Array
+    labels: Labels
+    kept: int | None = None
+
+
+def the_digits() -> Samples:
+    """The 1797 digits of scikit-learn, 8 x 8."""
+    source = load_digits()
+    return Samples(source.images / 16.0, source.target.astype(np.int64))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,12 +59,13 @@ class Threat:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a round left: `success` is the attack's, None without a threat.
+    """What a round left: the new `model`; `success` is the attack's, None without a threat.
 
     `honest_refused` and `attackers_refused` count clients of whom the new model has no part.
     """
 
     round: Round
+    model: Tensors
     accuracy: Rate
     success: Rate | None
     honest_refused: Rate
@@ -52,27 +74,37 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Federation:
-    """The digits among `clients` clients, of whom `bad` may attack; all that is drawn comes from `seed`.
+    """Samples among `clients` clients, of whom `bad` may attack; all that is drawn comes from `seed`.
 
-    1347 digits are shared out, alike or by Dirichlet (`alpha`); of 450 others `root_size` are the server's trusted ones
-    and the rest measures.
+    Of the `samples`, the digits where there are none, `test` are kept back where they do not say which; of these
+    `root_size` are the server's trusted ones and the rest measures. The others are shared out, alike or by Dirichlet
+    (`alpha`). The server trains on its trusted samples and on `stamps` marked copies of each; with `root_size` 0 it has
+    no update of its own.
     """
 
     seed: int
     alpha: float | None = None
     clients: int = 20
     bad: int = 4
-    network: Network = Network()  # noqa: RUF009 - frozen
+    samples: Samples | None = None
+    test: int = TEST
+    root_size: int = ROOT
+    stamps: int = 2
+    network: Trainable = Network()  # noqa: RUF009 - frozen
     recipe: Recipe = Recipe()  # noqa: RUF009 - frozen
 
     @cached_property
     def _parts(self) -> tuple[Array, Labels, np.ndarray, list[np.ndarray]]:
-        source = load_digits()
+        source = the_digits() if self.samples is None else self.samples
         rng = np.random.default_rng([self.seed, 1])
-        order = rng.permutation(len(source.target))
-        rest = order[TEST:]
-        parts = shards(source.target[rest], self.clients, rng, alpha=self.alpha)
-        return source.images / 16.0, source.target.astype(np.int64), order, [rest[part] for part in parts]
+        total, kept = len(source.labels), source.kept
+        if kept is None:
+            kept, order = self.test, rng.permutation(total)
+        else:
+            order = np.concatenate([rng.permutation(kept), kept + rng.permutation(total - kept)])
+        rest = order[kept:]
+        parts = shards(source.labels[rest], self.clients, rng, alpha=self.alpha)
+        return source.images, source.labels, order[:kept], [rest[part] for part in parts]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -86,7 +118,7 @@ class Federation:
         return tuple(self.names[i] for i in sorted(chosen))
 
     def shard(self, name: str) -> tuple[Array, Labels]:
-        """The samples of a client: [n, 8, 8] in [0, 1], labels."""
+        """The samples of a client."""
         images, labels, _, parts = self._parts
         rows = parts[self.names.index(name)]
         return images[rows], labels[rows]
@@ -94,14 +126,14 @@ class Federation:
     @cached_property
     def root(self) -> tuple[Array, Labels]:
         """The server's trusted samples."""
-        images, labels, order, _ = self._parts
-        return images[order[:ROOT]], labels[order[:ROOT]]
+        images, labels, kept, _ = self._parts
+        return images[kept[: self.root_size]], labels[kept[: self.root_size]]
 
     @cached_property
-    def test(self) -> tuple[Array, Labels]:
+    def measuring(self) -> tuple[Array, Labels]:
         """The samples that measure."""
-        images, labels, order, _ = self._parts
-        return images[order[ROOT:TEST]], labels[order[ROOT:TEST]]
+        images, labels, kept, _ = self._parts
+        return images[kept[self.root_size :]], labels[kept[self.root_size :]]
 
     def rng(self, *what: int) -> np.random.Generator:
         """A generator of its own for each purpose."""
@@ -113,17 +145,23 @@ class Federation:
         return fit(self.network, weights, x.reshape(len(x), -1), y, recipe, rng, **how) - weights
 
     def server(self, rule: Any, admission: Admission | None = None) -> Server:
-        """A server before its first round, whose root update is trained as the clients' are."""
+        """A server before its first round, whose own update is trained as the clients' are."""
         network = self.network
         x, y = self.root
+        rounds = itertools.count(1)
+
+        def own(weights: Array) -> Array:
+            rng = self.rng(4, next(rounds))
+            return self.trained(weights, *stamped(x, y, rng, copies=self.stamps), rng)
+
         return Server(
             network.tensors(network.fresh(self.rng(3))),
             rule,
             admission or Admission(),
-            root=lambda weights: self.trained(weights, x, y, self.rng(4)),
+            root=own if len(y) else None,
             probe=network.probabilities,
             input_shape=(network.inputs,),
-            head=("head.weight", "head.bias"),
+            head=network.head,
         )
 
 
@@ -195,22 +233,31 @@ def run_study(
     rounds: int = 50,
     admission: Admission | None = None,
     run: Run | None = None,
+    watch: Watch | None = None,
 ) -> Iterator[Outcome]:
     """What each round of a federation came to under a rule, measured on samples nobody trained on."""
     run = Run(seed=federation.seed) if run is None else run
     server = federation.server(rule, admission)
     clients = _clients(federation, threat)
     bad = frozenset(federation.attackers)
-    for done in run_rounds(clients, server, rounds, run=run):
+    for done in run_rounds(clients, server, rounds, run=run, watch=watch):
         weights = federation.network.flat(server.model)
         good = frozenset(federation.names) - bad
         yield Outcome(
             done,
-            measured(federation, weights, *federation.test),
-            None if threat is None else measured(federation, weights, *threat.data.test(*federation.test)),
+            server.model,
+            measured(federation, weights, *federation.measuring),
+            None if threat is None else measured(federation, weights, *threat.data.test(*federation.measuring)),
             Rate(k=len(good - done.accepted), n=len(good)),
             Rate(k=len(bad - done.accepted), n=len(bad)),
         )
+
+
+def lifespan(outcomes: Sequence[Outcome], last: int) -> int:
+    """How many rounds after `last`, the attack's last one, its success stayed at `HELD` or above."""
+    after = [outcome.success for outcome in outcomes if outcome.round.number >= last]
+    alive = [rate is not None and (rate.value or 0.0) >= HELD for rate in after]
+    return max(0, (alive.index(False) if False in alive else len(alive)) - 1)
 
 
 def _clients(federation: Federation, threat: Threat | None) -> dict[str, Client]:
