@@ -15,7 +15,7 @@ from ostiary.federated.fldetector import FLDetector, hessian_times, higher_group
 from ostiary.federated.fltrust import FLTrust
 from ostiary.federated.foolsgold import FoolsGold, foolsgold_weights
 from ostiary.federated.geometry import clip_factors, cosines, gram, norms, times, weighted
-from ostiary.federated.guard import Guard
+from ostiary.federated.guard import Guard, middle
 from ostiary.federated.mixing import Bucketing, NearestNeighbourMixing, buckets, neighbours
 from ostiary.federated.norm_clip import NormClip
 from ostiary.federated.rfa import RFA
@@ -474,6 +474,18 @@ def test_mutants_of_the_guard_without_clipping_or_cutting_fail(monkeypatch: pyte
     right = guarded(long).update
     monkeypatch.setattr(guard, "clip_factors", lambda lengths, bound: np.ones_like(lengths))
     assert guarded(long).update[0] > 1.5 * right[0], "long ones win"
+
+
+@pytest.mark.parametrize(("n", "cut"), [(5, 1), (8, 2), (9, 3)])
+def test_of_equal_values_each_counts_for_its_share(n: int, cut: int) -> None:
+    values = np.random.default_rng(n).integers(0, 3, (n, 200)).astype(float)
+    mean, count = middle(values, cut)
+    by_hand = np.zeros(n)
+    for column in values.T:
+        inner = np.sort(column)[cut : n - cut]
+        by_hand += [(inner == value).sum() / (column == value).sum() for value in column]
+    np.testing.assert_allclose(count, by_hand)
+    np.testing.assert_allclose(mean, np.sort(values, 0)[cut : n - cut].mean(0))
 
 
 def test_the_guard_needs_four_clients() -> None:

@@ -100,6 +100,15 @@ def test_the_cap_on_lengths_follows_what_is_seen() -> None:
     assert admit(*still).clients == ("a", "b", "c"), "nobody moved, nobody is too long"
 
 
+def test_reasons_do_not_grow_with_what_a_reply_adds() -> None:
+    """As many tensors, or fields of a type, as a client likes."""
+    many = {f"extra{i:04d}": np.zeros(1, np.float32) for i in range(2000)}
+    wide = np.zeros(2, np.dtype([(f"field{i}", "f4") for i in range(2000)]))
+    found = admit(*HONEST, reply("many", tensors=many), reply("wide", tensors={"b": wide}))
+    assert found.refused["many"].text == "adds 'extra0000'; adds 'extra0001'; adds 'extra0002'; and 1997 more"
+    assert found.refused["wide"].code == "OS504" and len(found.refused["wide"].text) < 120
+
+
 def test_nobody_is_left() -> None:
     found = admit(reply("a", round=1))
     assert found.clients == () and found.updates.shape == (0, 6) and found.shares.shape == (0,)

@@ -182,4 +182,4 @@ def test_a_study_is_exactly_repeatable_and_its_truth_is_drawn_from_the_seed() ->
     assert len(Federation(seed=SEED).attackers) == 4
     assert Federation(seed=SEED).attackers != Federation(seed=SEED + 1).attackers
     roots = {row.tobytes() for row in Federation(seed=SEED).root[0]}
-    assert not roots & {row.tobytes() for row in Federation(seed=SEED).test[0]}
+    assert not roots & {row.tobytes() for row in Federation(seed=SEED).measuring[0]}

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ostiary.core.codes import explain
-from ostiary.core.errors import ModelError, NotMet, OutOfTime
+from ostiary.core.errors import ConfigError, ModelError, NotMet, OutOfTime
 from ostiary.core.run import Run
 from ostiary.federated.admission import Reply
 from ostiary.federated.flame import Flame
@@ -51,6 +51,16 @@ def test_a_round_moves_the_model_and_averages_statistics_over_the_accepted() -> 
     assert at.model["mean"].tolist() == [2, 2], "a's mean of 100 has no part in it"
     assert at.model["count"] == 0, "counters stay"
     assert done.accepted == {"b", "c"} and done.reasons["a"].code == "OS524"
+
+
+def test_one_client_s_statistics_cannot_ruin_the_model() -> None:
+    at = server()
+    means = (1.0, 2.0, 3.0, 4.0, 1e30)
+    clients = {name: steady(name, 1.0, mean) for name, mean in zip("abcde", means, strict=True)}
+    (done,) = run_rounds(clients, at, 1, run=Run())
+    assert len(done.accepted) == 5
+    # The median is 3, the median deviation 1: 1e30 counts as 6.
+    assert at.model["mean"].tolist() == pytest.approx([3.2, 3.2])
 
 
 class RefuseFirst:
@@ -238,6 +248,13 @@ def test_shards_part_all_rows(alpha: float | None) -> None:
     shares = np.array([np.bincount(labels[part], minlength=10).max() / len(part) for part in parts])
     low, high = {None: (0, 0.3), 0.5: (0.25, 0.6), 0.1: (0.45, 1)}[alpha]
     assert low < shares.mean() < high
+
+
+def test_shards_that_cannot_be_drawn_are_an_error() -> None:
+    labels = np.repeat(np.arange(10), 100)
+    with pytest.raises(ConfigError, match=r"no split at alpha 0\.001 gives 20 clients 10 samples each") as caught:
+        shards(labels, 20, np.random.default_rng(0), alpha=0.001)
+    assert caught.value.hint
 
 
 def test_a_context_says_nothing_about_attackers() -> None:

@@ -16,4 +16,5 @@ METHODS = {
     "aggregate.deepsight": "ostiary.federated.deepsight:DeepSight",
     "aggregate.nnm": "ostiary.federated.mixing:NearestNeighbourMixing",
     "aggregate.bucketing": "ostiary.federated.mixing:Bucketing",
+    "aggregate.flower": "ostiary.federated.flower_rules:FlowerRule",
 }

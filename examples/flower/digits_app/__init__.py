@@ -1,0 +1,1 @@
+"""A Flower app: digits of scikit-learn among clients, nothing to download."""
