@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ostiary.core.files import write_text
-from ostiary.core.records import Z95, Rate
+from ostiary.core.rate import Z95, Rate
 from ostiary.core.session import environment
 
 HERE = Path(__file__).parent

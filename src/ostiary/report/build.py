@@ -13,9 +13,10 @@ from ostiary.core.records import (
     RatesEvidence,
     Record,
     RepairEvidence,
+    RoundsEvidence,
     SampleEvidence,
 )
-from ostiary.report import models, rates, samples, texts
+from ostiary.report import models, rates, rounds, samples, texts
 from ostiary.report.blocks import (
     Block,
     Cell,
@@ -61,6 +62,9 @@ PER_RESULT = (
     rates.repair,
     rates.guard,
     rates.rates,
+    rounds.rates,
+    rounds.courses,
+    rounds.clients,
 )
 
 
@@ -247,7 +251,7 @@ def key_rates(source: Source) -> dict[str, Cell]:
         elif isinstance(evidence, GuardEvidence):
             pairs = (("false rejection", evidence.false_rejection), ("inputs flagged", evidence.flagged))
             row |= {f"{name}: {k}": rate for k, rate in pairs if rate is not None}
-        elif isinstance(evidence, RatesEvidence):
+        elif isinstance(evidence, RatesEvidence | RoundsEvidence):
             row |= {measure_name(k): rate for k, rate in evidence.rates.items()}
     return row
 

@@ -246,3 +246,79 @@ def curve(points: Sequence[tuple[float, float]], *, title: str, axes: tuple[str,
     if mark is not None:
         parts += _limit_line(x(mark), 24, bottom, "lowest suspected score", WIDTH)
     return _drawing(WIDTH, height, title, f"{axes[1]} against {axes[0]}, logarithmic.", parts)
+
+
+def _round_axis(x: Scale, top: float, bottom: float) -> list[str]:
+    """An axis of whole numbers."""
+    parts = []
+    step = max(1, round(x.ticks()[1] - x.ticks()[0])) if len(x.ticks()) > 1 else 1
+    for tick in range(math.ceil(x.low), math.floor(x.high) + 1):
+        if tick % step == 0:
+            parts.append(_line(x(tick), top, x(tick), bottom, "grid"))
+            parts.append(_text(x(tick), bottom + 15, str(tick), cls="dim", anchor="middle"))
+    return [*parts, _text((x.start + x.end) / 2, bottom + 33, "round", cls="dim", anchor="middle")]
+
+
+def _x_rounds(first: int, last: int, start: float) -> Scale:
+    return Scale(first - 0.5, last + 0.5, start, WIDTH - 12)
+
+
+def _window(x: Scale, window: tuple[int, int] | None, top: float, bottom: float, name: str) -> list[str]:
+    """Two dashed lines around the rounds of `window`."""
+    if window is None:
+        return []
+    ends = [x(window[0] - 0.5), x(window[1] + 0.5)]
+    return [
+        *(_line(at, top - 4, at, bottom, "limit") for at in ends),
+        _text((ends[0] + ends[1]) / 2, top - 8, name, cls="limit-text", anchor="middle"),
+    ]
+
+
+def states(
+    rows: Sequence[tuple[str, Sequence[bool | None]]], first: int, *, title: str, window: tuple[int, int] | None
+) -> Markup:
+    """One row of cells for each client, one cell for each round from `first` on: a dot accepted, hatched refused.
+
+    None leaves the cell empty. `window` are the rounds of the attack.
+    """
+    left, pitch = _margin([label for label, _ in rows]), 16
+    top, bottom = 26, 26 + pitch * len(rows)
+    rounds = max((len(cells) for _, cells in rows), default=0)
+    x = _x_rounds(first, first + max(rounds, 1) - 1, left)
+    half = max(1.0, (x(1) - x(0)) / 2 - 0.5)
+    parts = _round_axis(x, top, bottom)
+    for i, (label, cells) in enumerate(rows):
+        y = top + pitch * i
+        parts.append(_text(left - 8, y + 12, show(label, LABEL), anchor="end"))
+        dots = "".join(f"M{_px(x(first + j))} {_px(y + 8)}h0" for j, cell in enumerate(cells) if cell)
+        parts.append(f'<path class="dots" style="stroke-width:3" d="{dots}"/>' if dots else "")
+        for j, cell in enumerate(cells):
+            if cell is False:
+                at = x(first + j) - half
+                size = f'x="{_px(at)}" y="{_px(y + 2)}" width="{_px(2 * half)}" height="{pitch - 4}"'
+                parts.append(f'<rect class="hot" {size}/>')
+    parts += _window(x, window, top, bottom, "attack")
+    refused = sum(cell is False for _, cells in rows for cell in cells)
+    return _drawing(WIDTH, bottom + 40, title, f"{len(rows)} clients, {rounds} rounds, {refused} refused.", parts)
+
+
+def courses(
+    series: Sequence[tuple[str, Sequence[float | None]]], first: int, *, title: str, window: tuple[int, int] | None
+) -> Markup:
+    """At most two lines of shares, 0 to 1, over the rounds from `first` on; the second is dashed."""
+    height, left = 228.0, 52.0
+    top, bottom = 44.0, height - 42
+    rounds = max(len(values) for _, values in series)
+    x, y = _x_rounds(first, first + rounds - 1, left), Scale(0, 1, bottom, top)
+    parts = _round_axis(x, top, bottom)
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        parts.append(_line(left, y(tick), WIDTH - 12, y(tick), "grid"))
+        parts.append(_text(left - 6, y(tick) + 4, f"{100 * tick:.0f} %", cls="dim", anchor="end"))
+    for i, (name, values) in enumerate(series):
+        points = [f"{_px(x(first + j))} {_px(y(value))}" for j, value in enumerate(values) if value is not None]
+        cls = "course-b" if i else "curve"
+        parts.append(f'<path class="{cls}" d="M{"L".join(points)}"/>' if points else "")
+        parts.append(_line(left + 170 * i, 12, left + 170 * i + 22, 12, cls))
+        parts.append(_text(left + 170 * i + 28, 16, name))
+    parts += _window(x, window, top, bottom, "attack")
+    return _drawing(WIDTH, height, title, f"{' and '.join(name for name, _ in series)} over {rounds} rounds.", parts)

@@ -46,6 +46,7 @@ KIND_WORDS = {
     "train": "Training",
     "evaluate": "Evaluation",
     "poison": "Poisoning",
+    "federated": "Federated learning",
 }
 
 
@@ -174,6 +175,8 @@ def next_step(record: Record) -> tuple[str, str]:
         return f"Nothing was written: {show(reason, 300)}", ""
     if record.kind == "repair":
         return "Scan what the repair wrote:", "ostiary scan NEW.safetensors --trusted DATA"
+    if record.kind == "federated" and "out" in record.config:
+        return "Scan the global model:", "ostiary scan DIR/global.safetensors --trusted DATA"
     if record.kind == "harden":
         return "Scan what was trained:", "ostiary scan NEW.safetensors --trusted DATA"
     if record.verdict in ("none-found", "incomplete"):
