@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ostiary.core.catalog import make
-from ostiary.core.decide import patches_found, verdict
+from ostiary.core.decide import triggers_found, verdict
 from ostiary.core.errors import JobFailed
 from ostiary.core.execute import Outcome, execute
 from ostiary.core.files import atomic
@@ -29,6 +29,7 @@ from ostiary.data.packed import PackedSet
 from ostiary.inputs import have_of
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.load import load_model, save_model
+from ostiary.scan.forms import with_arrays
 from ostiary.screen.summary import summariser
 
 RESULT, REPAIRED, SCORES, SUSPECTED = "result.json", "repaired.safetensors", "scores.npy", "suspected.npy"
@@ -117,11 +118,12 @@ def read_result(folder: Path) -> MethodResult:
 
 
 def read_scan(folder: Path) -> ModelEvidence | None:
-    """The evidence of a kept scan, cut down to the patches that became findings; None when none did."""
-    candidates = []
-    for candidate in patches_found(read_result(folder)):
-        arrays = {part: np.load(folder / f"{candidate.artifact}-{part}.npy") for part in ("mask", "pattern")}
-        candidates.append(candidate.model_copy(update={name: a[candidate.target] for name, a in arrays.items()}))
+    """The evidence of a kept scan, cut down to the triggers that became findings; None when none did."""
+
+    def read(name: str) -> np.ndarray:
+        return np.asarray(np.load(folder / f"{name}.npy", allow_pickle=False))
+
+    candidates = [with_arrays(one, read) for one in triggers_found(read_result(folder))]
     return ModelEvidence(score=None, per_class=(), candidates=tuple(candidates), examined=()) if candidates else None
 
 

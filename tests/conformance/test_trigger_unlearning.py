@@ -7,13 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from ostiary.core.records import ModelEvidence
+from ostiary.core.errors import NotMet
+from ostiary.core.records import FormName, ModelEvidence
 from ostiary.core.run import Run
 from ostiary.models.classifier import TorchClassifier
 from ostiary.perturb import stamp
 from ostiary.repair import trigger_unlearning
 from ostiary.repair.trigger_unlearning import Answers, TriggerUnlearning
 from ostiary.repair.tune import fine_tune
+from ostiary.scan.forms import FORMS
 
 
 def closes(lab: Any, model: TorchClassifier) -> bool:
@@ -48,7 +50,7 @@ def test_mutant_that_stamps_towards_the_target_fails(
 
 
 def test_mutant_that_stamps_nothing_fails(lab: Any, recovered: ModelEvidence, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trigger_unlearning, "stamp", lambda x, mask, pattern: x)
+    monkeypatch.setattr(trigger_unlearning, "lay_over", lambda x, trigger: x)
     assert not closes(lab, repair(lab, recovered))
 
 
@@ -72,6 +74,27 @@ def test_the_stamp_is_the_array_of_the_scan(lab: Any, recovered: ModelEvidence) 
     normalised = (mask - mask.min()) / (mask.max() - mask.min())
     picture = (normalised * 255).round() / 255
     assert not torch.allclose(changed, stamp(x, picture, pattern), atol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "shapes"), [("frequencies", ((1, 32, 32), (3, 32, 32))), ("warp", ((2, 6, 6),))])
+def test_triggers_of_other_forms_are_laid_over_as_the_scan_did(
+    lab: Any, recovered: ModelEvidence, name: FormName, shapes: tuple[tuple[int, ...], ...]
+) -> None:
+    x, rng = lab.trusted.take(range(30)), torch.Generator().manual_seed(0)
+    parts = tuple(torch.rand(shape, generator=rng) for shape in shapes)
+    arrays = tuple(part.numpy() for part in parts)
+    one = recovered.candidates[0].model_copy(update={"form": name, "mask": None, "pattern": None, "parts": arrays})
+    _, _, change = captured(lab, recovered.model_copy(update={"candidates": (one,)}))
+    by_the_scan = FORMS[name].apply(x, tuple(part[None] for part in parts))[0]
+    assert torch.equal(change(x, rng), by_the_scan) and not torch.equal(by_the_scan, x)
+
+
+def test_without_its_arrays_a_trigger_cannot_be_unlearned(lab: Any, recovered: ModelEvidence) -> None:
+    bare = recovered.candidates[0].model_copy(update={"mask": None})
+    with pytest.raises(NotMet, match="needs a trigger"):
+        TriggerUnlearning().repair(
+            lab.model, lab.trusted, recovered.model_copy(update={"candidates": (bare,)}), run=Run()
+        )
 
 
 def test_stamped_images_keep_their_true_labels_the_target_s_too(lab: Any, recovered: ModelEvidence) -> None:

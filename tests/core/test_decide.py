@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ostiary.core.card import Card, Limit, Needs
-from ostiary.core.decide import decide, exceeds, patches_found, verdict
+from ostiary.core.decide import decide, exceeds, triggers_found, verdict
 from ostiary.core.records import (
     Candidate,
     ClassScore,
@@ -91,15 +91,18 @@ def test_a_trigger_is_confirmed_by_the_low_end_of_its_held_out_rate() -> None:
 @pytest.mark.parametrize(
     ("form", "words"), [("frequencies", "an added change of 9.0 frequencies"), ("warp", "a warp by 9.00")]
 )
-def test_only_a_patch_is_confirmed_and_only_a_patch_is_handed_to_repairs(form: FormName, words: str) -> None:
+def test_only_a_patch_is_confirmed_but_every_form_is_handed_to_repairs(form: FormName, words: str) -> None:
     evidence = scanned(2, candidates=(candidate(2, 50, 50).model_copy(update={"form": form}),))
     findings = decide(evidence, CARD, CLASSES)
     assert levels(findings) == [("class:2", "suspect", False)] and words in findings[0].message
     kept = result().model_copy(update={"evidence": evidence, "findings": findings})
-    assert patches_found(kept) == ()
+    assert triggers_found(kept) == evidence.candidates
+    other = scanned(2, candidates=(candidate(1, 50, 50),))
+    unsuspected = result().model_copy(update={"evidence": other, "findings": decide(other, CARD, CLASSES)})
+    assert triggers_found(unsuspected) == (), "the trigger of a class that is no finding"
     patch = scanned(2, candidates=(candidate(2, 50, 50),))
     kept = result().model_copy(update={"evidence": patch, "findings": decide(patch, CARD, CLASSES)})
-    assert patches_found(kept) == patch.candidates
+    assert triggers_found(kept) == patch.candidates
 
 
 def test_a_trigger_of_one_pair_names_its_source() -> None:
@@ -117,7 +120,7 @@ def test_a_trigger_of_the_whole_model_is_confirmed_like_any_other(k: int, level:
     assert (found.subject, found.level) == ("model", level)
     assert "3 further on" in found.message and f"moves {k} of 50" in found.message
     kept = result().model_copy(update={"evidence": evidence, "findings": (found,)})
-    assert patches_found(kept) == (one,)
+    assert triggers_found(kept) == (one,)
 
 
 def test_a_finding_without_a_trigger_names_its_measure_only() -> None:

@@ -1,5 +1,7 @@
 """How many images the recovered triggers still send where they lead."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -19,7 +21,7 @@ class Darkest(torch.nn.Module):
         return -20 * (x[:, 0, 0, :1] - self.levels).abs()
 
 
-def candidate(value: float, **more: int | None) -> Candidate:
+def candidate(value: float, **more: Any) -> Candidate:
     mask, pattern = np.zeros((4, 4), np.float32), np.full((1, 4, 4), value, np.float32)
     mask[0, 0] = 1
     plain = {"subject": "class:2", "target": 2, "score": 1.0, "size": 1.0, "artifact": "m"}
@@ -45,3 +47,11 @@ def test_of_a_trigger_for_one_class_only_images_of_that_class_count() -> None:
 
 def test_a_trigger_that_moves_every_class_counts_whatever_changes_its_class() -> None:
     assert _flip_rate(MODEL, (candidate(0.5, target=None, shift=1),), X, Y) == Rate(k=3, n=4)
+
+
+def test_a_trigger_of_another_form_is_laid_over_as_its_parts_say() -> None:
+    parts = (np.full((1, 4, 4), 1.0, np.float32), np.zeros((1, 4, 4), np.float32))
+    brighter = candidate(0.0, form="frequencies", mask=None, pattern=None, parts=parts)
+    assert _flip_rate(MODEL, (brighter,), X, Y) == Rate(k=0, n=3)
+    parts[1][0, 0, 0] = 4.0  # the mean frequency of 4 x 4 pixels: one brighter everywhere
+    assert _flip_rate(MODEL, (brighter,), X, Y) == Rate(k=3, n=3)

@@ -3,12 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from ostiary import repair_model
-from ostiary.core.errors import ConfigError
+from ostiary.core.errors import ConfigError, FormatError
+from ostiary.core.records import Candidate, ClassScore, Finding, MethodResult, ModelEvidence, Rate, Record
+from ostiary.core.reference import DISTANCE, MEASURE
 from ostiary.core.run import Run
+from ostiary.core.store import RunFolder
 from ostiary.data import ArraySet
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.zoo import build
@@ -16,6 +20,8 @@ from ostiary.repair import fine_tuning, flow
 from ostiary.repair.checks import too_many
 from ostiary.repair.flow import choice, gentler
 from ostiary.training import Recipe, accuracy, train
+
+NC = "scan.neural-cleanse"
 
 
 @pytest.mark.parametrize(
@@ -74,7 +80,7 @@ def repair(model: TorchClassifier, trusted: ArraySet, out: Path, monkeypatch: An
             weight.data.mul_(0.0 if ruin else 1.0001)
 
     monkeypatch.setattr(fine_tuning, "fine_tune", tune)
-    monkeypatch.setattr(flow, "_scan", lambda *args: [])
+    monkeypatch.setattr(flow, "_scan", lambda *args: ("standard", [], {}))
     monkeypatch.setattr(flow, "plan", lambda verb, preset: [])
     return repair_model(model, trusted, out, method="fine-tuning")
 
@@ -126,3 +132,100 @@ def test_what_could_not_be_loaded_again_is_refused_before_any_work(
 def test_a_repair_is_picked_by_what_there_is(trigger: bool, images: bool, picked: str) -> None:
     given = ArraySet(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1]), ("a", "b"), ("x", "y"))
     assert choice(trigger, given if images else None) == picked
+
+
+def scanned(
+    *, z: dict[int, float], ratio: dict[int, float], accused: tuple[int, ...] = (), flips: float = 0.9
+) -> MethodResult:
+    """A scan that recovered a trigger for every class of `ratio`, held against reference models where `z` has it."""
+    none = Rate(k=0, n=0)
+
+    def measures(label: int) -> dict[str, float]:
+        return {"flip_held_out": flips} | ({DISTANCE: z[label]} if label in z else {})
+
+    candidates = tuple(
+        Candidate(
+            subject=f"class:{label}",
+            target=label,
+            score=score,
+            size=1.0,
+            flip_search=none,
+            flip_held_out=none,
+            artifact="m",
+            mask=np.zeros((8, 8), np.float32),
+            pattern=np.zeros((3, 8, 8), np.float32),
+        )
+        for label, score in ratio.items()
+    )
+    rows = tuple(ClassScore(label=label, score=ratio.get(label), measures=measures(label)) for label in range(3))
+    findings = tuple(
+        Finding(
+            code="OS201",
+            level="suspect",
+            confirmed=False,
+            message="m",
+            subject=f"class:{label}",
+            score=1.0,
+            threshold=1.0,
+            calibration_id=None,
+            artifacts=(),
+        )
+        for label in accused
+    )
+    evidence = ModelEvidence(score=None, per_class=rows, candidates=candidates, examined=())
+    kept: dict[str, Any] = {"method": NC, "version": "1", "params": {}, "status": "ok", "reason": None}
+    kept |= {"examined": (), "evidence": evidence, "findings": findings, "cautions": (), "seconds": 0, "peak_bytes": 0}
+    return MethodResult(**kept)
+
+
+@pytest.mark.parametrize(
+    ("result", "judged", "unlearned"),
+    [
+        (scanned(z={0: 3.0, 1: 1.5}, ratio={0: 4.0, 1: 3.0}, accused=(0,)), True, [0]),
+        (scanned(z={0: 0.9, 1: 1.5}, ratio={0: 4.0, 1: 1.1}), True, [1]),
+        (scanned(z={0: 0.9}, ratio={0: 4.0, 1: 3.0}), True, []),
+        (scanned(z={}, ratio={0: 4.0, 1: 3.0}), True, []),
+        (scanned(z={}, ratio={0: 1.9, 1: 2.1}), False, [1]),
+        (scanned(z={}, ratio={0: 4.0, 1: 2.1}, flips=0.3), False, []),
+        (scanned(z={}, ratio={0: 1.2}), False, []),
+        (scanned(z={}, ratio={}, accused=(1,)), False, []),
+    ],
+    ids=["accused", "strange", "not strange", "none fit to judge", "small", "flips few", "not small", "none recovered"],
+)
+def test_what_is_unlearned_is_told_by_the_scan_alone(result: MethodResult, judged: bool, unlearned: list[int]) -> None:
+    limits = {NC: {MEASURE if judged else "size_ratio": {"low": None, "high": None}}}
+    assert [one.target for one in flow._found([result], limits).candidates] == unlearned
+
+
+@pytest.mark.parametrize(("accused", "cautioned"), [((), True), ((1,), False)])
+def test_unlearning_what_nobody_accused_is_a_caution(
+    accused: tuple[int, ...],
+    cautioned: bool,
+    model: TorchClassifier,
+    trusted: ArraySet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    result = scanned(z={}, ratio={1: 2.5}, accused=accused)
+    monkeypatch.setattr(flow, "_scan", lambda *args: ("standard", [result], {}))
+    monkeypatch.setattr(flow, "plan", lambda verb, preset: [])
+    record = repair_model(model, trusted, tmp_path / "new.safetensors", max_loss=100.0)
+    assert record.config["method"] == "repair.trigger-unlearning"
+    assert ("OS936" in [caution.code for caution in record.cautions]) is cautioned
+
+
+@pytest.mark.parametrize("form", ["warp", "frequencies"])
+def test_a_kept_scan_without_the_arrays_of_other_forms_is_read(form: Any, tmp_path: Path) -> None:
+    """Earlier versions kept patches alone: their scans still serve, and what is not there is not unlearned."""
+    result = scanned(z={}, ratio={0: 4.0, 1: 3.0}, accused=(0, 1))
+    assert isinstance(result.evidence, ModelEvidence)
+    patch, other = (one.model_copy(update={"mask": None, "pattern": None}) for one in result.evidence.candidates)
+    other = other.model_copy(update={"form": form, "artifact": "w"})
+    kept = result.model_copy(update={"evidence": result.evidence.model_copy(update={"candidates": (patch, other)})})
+    folder = RunFolder(tmp_path, "a", "now")
+    (tmp_path / "artifacts").mkdir()
+    folder.keep({"m-mask": np.zeros((3, 8, 8)), "m-pattern": np.zeros((3, 3, 8, 8))})
+    read = flow._with_arrays(kept, Record.model_construct(artifacts=folder.artifacts), tmp_path)
+    assert [one.target for one in flow._found([read], {}).candidates] == [0]
+    with pytest.raises(FormatError, match="no artifact 'm-mask'"):
+        flow._with_arrays(kept, Record.model_construct(artifacts={}), tmp_path)

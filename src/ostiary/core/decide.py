@@ -57,12 +57,12 @@ def exceeds(row: ClassScore | PhraseScore | PhraseTrigger, limits: Sequence[Limi
     return met(row.measures, limits)
 
 
-def patches_found(result: MethodResult) -> tuple[Candidate, ...]:
-    """The patches that a scan recovered, of those classes alone that became findings: what a repair can unlearn."""
+def triggers_found(result: MethodResult) -> tuple[Candidate, ...]:
+    """The triggers that a scan recovered, of those classes alone that became findings: what a repair can unlearn."""
     if not isinstance(result.evidence, ModelEvidence):
         return ()
     found = {finding.subject for finding in result.findings}
-    return tuple(one for one in result.evidence.candidates if one.subject in found and one.form == "patch")
+    return tuple(one for one in result.evidence.candidates if one.subject in found)
 
 
 def _class_name(label: int, classes: Sequence[str]) -> str:
@@ -161,6 +161,7 @@ TOLD = {
     "gap": "that hold it get nearly the same answer, whatever else they ask",
     "beyond": "have the spectrum of a disturbed picture",
     "conflicting": "are nearly equal to a sample with another label",
+    "outlying": "hang on it as on no other word",
     "excess": "look like another class",
     "depth": "are learned far sooner than the rest",
     "far": "lie far from the trusted ones",

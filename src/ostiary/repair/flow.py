@@ -3,18 +3,18 @@
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ostiary.core.catalog import make, method_class, resolve
-from ostiary.core.decide import patches_found, verdict
+from ostiary.core.decide import triggers_found, verdict
 from ostiary.core.errors import ConfigError, DataError, FormatError
 from ostiary.core.files import refuse_existing
 from ostiary.core.plan import plan
 from ostiary.core.protocols import Repaired
 from ostiary.core.records import Candidate, MethodResult, ModelEvidence, Rate, Record, RepairEvidence
+from ostiary.core.reference import DISTANCE, MEASURE, subjects
 from ostiary.core.run import Run
 from ostiary.core.session import Options, Session
 from ostiary.core.store import load_artifact, read_record
@@ -25,9 +25,9 @@ from ostiary.models.classifier import TorchClassifier
 from ostiary.models.load import save_model
 from ostiary.models.user import is_user_arch
 from ostiary.models.zoo import ZOO
-from ostiary.perturb import stamp
 from ostiary.repair.checks import look_at_trusted, losers, too_many
 from ostiary.scan.calibration import null_for
+from ostiary.scan.forms import lay_over, with_arrays
 from ostiary.training import per_class, predicted, predictions, rate
 
 FLIP = "flip rate of the recovered trigger"
@@ -35,6 +35,11 @@ WITH_TRIGGER = "repair.trigger-unlearning"
 WITHOUT_TRIGGER = "repair.clp"
 """Of the repairs that cost two points of accuracy or less in the mean over the grid `repairs`, the one that leaves the
 least attack success, whichever attack is left out; and the one that needs no images."""
+STRANGE, SMALLER = 1.0, 2.0
+"""Where a scan accuses no class, triggers are unlearned that lie so far from reference models (the strangest class of
+one of these in ten does), or without any that are so many times smaller than those of the other classes."""
+Scanned = tuple[str, Sequence[MethodResult], Mapping[str, Any]]
+"""A scan's preset, its results, and the limits that it applied, by its methods."""
 STANDARD = "standard"
 """The preset of a scan that the repair makes itself."""
 
@@ -55,7 +60,8 @@ def repair(
     A quarter of the trusted images is kept apart: accuracy and flip rates before and after are
     measured on it alone. Without `scan` (a kept scan record of this very model) the model is scanned
     first. Both scans use the reference models that come with the package, where some fit. Without
-    `method`, a recovered trigger is unlearned, and a model without one is pruned by its weights.
+    `method`, the triggers of the classes that the scan accuses are unlearned, of whatever form; where it accuses none,
+    those that stand out, and a model without such is pruned by its weights.
     Nothing is written when accuracy falls by more than `max_loss` points and by more than chance explains
     on that many images; a fall that could be chance is a caution, and so is a class that pays alone.
     Trusted images are screened for poison first, and what looks planted among them is a caution.
@@ -75,10 +81,10 @@ def repair(
     extra = {resolve("repair", name): dict(values) for name, values in (params or {}).items()}
     named = resolve("repair", method) if method else None
     begun = time.monotonic()
-    preset, before = (STANDARD, _scan(model, trusted, options)) if scan is None else _read_scan(scan, model)
+    preset, before, limits = _scan(model, trusted, options) if scan is None else _read_scan(scan, model)
     if options.time_limit is not None:
         options = dataclasses.replace(options, time_limit=max(0.0, options.time_limit - (time.monotonic() - begun)))
-    evidence = _found(before)
+    evidence = _found(before, limits)
     chosen = named or choice(bool(evidence.candidates), trusted)
     built = make("repair", chosen, extra.pop(chosen, {}))
     if extra:
@@ -88,12 +94,7 @@ def repair(
     scanners = plan("scan", preset=preset)
     asked = [chosen, *(scanner.card.id for scanner in scanners)]
     session = start("repair", model, options, {"max_loss": max_loss, "method": chosen}, asked, trusted=trusted)
-    if trusted is not None and verdict(before, session.classes) == "incomplete":
-        session.caution("OS910", f"the scan before the repair did not examine every class; {chosen} was chosen without")
-    if trusted is None:
-        session.caution("OS920", f"without trusted images nothing tells what {chosen} cost")
-    else:
-        look_at_trusted(session, model, trusted)
+    _caution(session, model, trusted, before, evidence.candidates, built)
     if session.interrupted:
         return session.finish()
 
@@ -111,6 +112,27 @@ def repair(
 def choice(trigger: bool, trusted: ImageSet | None) -> str:
     """The repair for a model whose scan recovered a trigger, or none."""
     return WITH_TRIGGER if trigger and trusted is not None else WITHOUT_TRIGGER
+
+
+def _caution(
+    session: Session,
+    model: TorchClassifier,
+    trusted: ImageSet | None,
+    before: Sequence[MethodResult],
+    candidates: Sequence[Candidate],
+    built: Any,
+) -> None:
+    """Note what the choice of the repair, and what it learns from, rests on."""
+    name = built.card.id
+    if built.card.needs.trigger and candidates and not any(map(triggers_found, before)):
+        standing = ", ".join(one.subject for one in candidates)
+        session.caution("OS936", f"the scan accused nothing; what is unlearned only stands out: {standing}")
+    if trusted is None:
+        session.caution("OS920", f"without trusted images nothing tells what {name} cost")
+        return
+    if verdict(before, session.classes) == "incomplete":
+        session.caution("OS910", f"the scan before the repair did not examine every class; {name} was chosen without")
+    look_at_trusted(session, model, trusted)
 
 
 def _conclude(
@@ -167,7 +189,7 @@ def gentler(method: str) -> str:
     return f"try a lower rate, as in {name}.lr=0.003"
 
 
-def _scan(model: TorchClassifier, trusted: ImageSet | None, options: Options) -> list[MethodResult]:
+def _scan(model: TorchClassifier, trusted: ImageSet | None, options: Options) -> Scanned:
     planned = plan("scan", preset=STANDARD)
     session = start("scan", model, options, {"preset": STANDARD}, [m.card.id for m in planned], trusted=trusted)
     session.null = null_for(model, planned, class_names(model, trusted), None)
@@ -175,39 +197,60 @@ def _scan(model: TorchClassifier, trusted: ImageSet | None, options: Options) ->
     session.finish()
     if session.interrupted:
         raise KeyboardInterrupt
-    return session.results
+    return STANDARD, session.results, session.config.get("limits", {})
 
 
-def _read_scan(where: Path | str, model: TorchClassifier) -> tuple[str, list[MethodResult]]:
-    """The preset and the results of a kept scan."""
+def _read_scan(where: Path | str, model: TorchClassifier) -> Scanned:
+    """What of a kept scan is needed."""
     record, folder = read_record(where)
     if record.kind != "scan" or record.digests.get("model") != model.digest:
         raise FormatError(
             f"'{where}' is not a scan record of this model", hint="leave --scan out to scan the model first"
         )
     preset = str(record.config.get("preset", STANDARD))
-    return preset, [_with_arrays(result, record, folder) for result in record.results]
+    results = [_with_arrays(result, record, folder) for result in record.results]
+    return preset, results, record.config.get("limits", {})
 
 
 def _with_arrays(result: MethodResult, record: Record, folder: Path) -> MethodResult:
     if not isinstance(result.evidence, ModelEvidence):
         return result
-    candidates = tuple(_attach(c, record, folder) for c in result.evidence.candidates)
+    read = partial(load_artifact, record, folder)
+    # Scans of earlier versions kept the arrays of patches alone.
+    candidates = tuple(
+        with_arrays(one, read) if one.form == "patch" or f"{one.artifact}-part0" in record.artifacts else one
+        for one in result.evidence.candidates
+    )
     evidence = result.evidence.model_copy(update={"candidates": candidates})
     return result.model_copy(update={"evidence": evidence})
 
 
-def _attach(candidate: Candidate, record: Record, folder: Path) -> Candidate:
-    if candidate.form != "patch":
-        return candidate
-    mask, pattern = (load_artifact(record, folder, f"{candidate.artifact}-{part}") for part in ("mask", "pattern"))
-    return candidate.model_copy(update={"mask": mask[candidate.row], "pattern": pattern[candidate.row]})
+def _found(results: Sequence[MethodResult], limits: Mapping[str, Any]) -> ModelEvidence:
+    """The triggers to unlearn, in one evidence: of the classes that are findings, else of those that stand out.
+
+    `limits` are those that the scan applied, by its methods. Triggers whose arrays were not kept are left out.
+    """
+    kept = [candidate for result in results for candidate in triggers_found(result)]
+    kept = kept or [
+        one for result in results for one in _standing_out(result, MEASURE in limits.get(result.method, ()))
+    ]
+    whole = tuple(candidate for candidate in kept if candidate.whole)
+    return ModelEvidence(score=None, per_class=(), candidates=whole, examined=())
 
 
-def _found(results: list[MethodResult]) -> ModelEvidence:
-    """The scan's patches whose class is a finding, in one evidence."""
-    kept = [candidate for result in results for candidate in patches_found(result)]
-    return ModelEvidence(score=None, per_class=(), candidates=tuple(kept), examined=())
+def _standing_out(result: MethodResult, judged: bool) -> list[Candidate]:
+    """Triggers of unaccused classes that are strange against reference models, or else against other classes.
+
+    Reference models judge only classes that meet the other limits of the method; without them these hold here.
+    """
+    if not isinstance(result.evidence, ModelEvidence):
+        return []
+    rows, every = {row.label: row.measures for row in subjects(result.evidence)}, result.evidence.candidates
+    if judged:
+        return [one for one in every if rows[one.row].get(DISTANCE, 0.0) >= STRANGE]
+    small = [one for one in every if (one.score or 0.0) >= SMALLER]
+    others = method_class("scan", result.method).card.limits[1:] if small else ()
+    return [one for one in small if all(limit.meets(rows[one.row].get(limit.measure)) for limit in others)]
 
 
 def compare(
@@ -236,13 +279,11 @@ def _flip_rate(model: TorchClassifier, candidates: tuple[Candidate, ...], x: Ima
     """How many images the triggers send where they lead; those that move every class count what changes its class."""
     hits = total = 0
     for candidate in candidates:
-        assert candidate.mask is not None and candidate.pattern is not None  # noqa: S101 - attached by the scan
         if candidate.source is not None:
             others = x[y == candidate.source]
         else:
             others = x if candidate.target is None else x[y != candidate.target]
-        mask, pattern = torch.from_numpy(candidate.mask), torch.from_numpy(candidate.pattern)
-        answers = predicted(model, stamp(others, mask, pattern))
+        answers = predicted(model, lay_over(others, candidate))
         meant = answers != predicted(model, others) if candidate.target is None else answers == candidate.target
         hits += int(meant.sum())
         total += len(others)

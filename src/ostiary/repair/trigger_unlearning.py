@@ -9,13 +9,13 @@ from pydantic import Field
 from ostiary.core.card import Card, Needs
 from ostiary.core.errors import NotMet
 from ostiary.core.protocols import LabelledSet, Repaired
-from ostiary.core.records import Candidate, ModelEvidence
+from ostiary.core.records import ModelEvidence
 from ostiary.core.run import Run
 from ostiary.core.types import Images
 from ostiary.data import load_uint8
 from ostiary.models.classifier import TorchClassifier
-from ostiary.perturb import stamp
 from ostiary.repair.tune import Tuning, fine_tune
+from ostiary.scan.forms import lay_over
 
 Answers = Literal["model", "labels"]
 
@@ -54,11 +54,7 @@ class TriggerUnlearning:
         self, model: TorchClassifier, trusted: LabelledSet[Images], evidence: ModelEvidence | None, /, *, run: Run
     ) -> Repaired:
         """Give a copy for which the candidates of `evidence` lost their effect; raises NotMet without any."""
-        triggers = [
-            (torch.from_numpy(c.mask).to(run.device), torch.from_numpy(c.pattern).to(run.device))
-            for c in (evidence.candidates if evidence is not None else ())
-            if c.mask is not None and c.pattern is not None
-        ]
+        triggers = [one for one in (evidence.candidates if evidence is not None else ()) if one.whole]
         if not triggers:
             raise NotMet("needs a trigger recovered by a scan", hint="run a scan first and pass its evidence")
 
@@ -66,9 +62,9 @@ class TriggerUnlearning:
             x = x.clone()
             chosen = torch.rand(len(x), generator=rng) < self.share
             which = torch.randint(len(triggers), (len(x),), generator=rng)
-            for number, (mask, pattern) in enumerate(triggers):
+            for number, trigger in enumerate(triggers):
                 rows = (chosen & (which == number)).nonzero().squeeze(1).to(x.device)
-                x[rows] = stamp(x[rows], mask, pattern)
+                x[rows] = lay_over(x[rows], trigger)
             return x
 
         copy = model.clone().to(run.device)
@@ -83,9 +79,4 @@ class TriggerUnlearning:
             teacher=model.predict if self.answers == "model" else None,
             change=stamp_some,
         )
-        return Repaired(copy, {"triggers": ", ".join(_subjects(evidence))})
-
-
-def _subjects(evidence: ModelEvidence | None) -> list[str]:
-    candidates: tuple[Candidate, ...] = evidence.candidates if evidence is not None else ()
-    return [candidate.subject for candidate in candidates]
+        return Repaired(copy, {"triggers": ", ".join(f"{one.form} {one.subject}" for one in triggers)})

@@ -47,6 +47,8 @@ class FormSearch:
         name = self.card.name
         recovered = self.recovered(model, trusted, run)
         run.artifact(f"{name}-sample", recovered.sample)
+        for number, part in enumerate(recovered.found.parts):
+            run.artifact(f"{name}-part{number}", part)
         run.artifact(f"{name}-triggered", self.searched.apply(recovered.sample[None], recovered.found.parts)[:, 0])
         return evidence(recovered, self.form, name)
 

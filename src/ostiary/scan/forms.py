@@ -6,14 +6,17 @@ between classes; sizes of different forms are not comparable.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
+from ostiary.core.records import Candidate, FormName
 from ostiary.core.types import Images
 from ostiary.perturb import stamp
 
@@ -140,6 +143,36 @@ class Warp:
     def size(self, parts: Parts) -> Tensor:
         """The mean length of the shifts."""
         return (parts[0].square().sum(1) + EPS).sqrt().mean((1, 2))
+
+
+FORMS: dict[FormName, Form] = {"patch": Patch(), "frequencies": Frequencies(), "warp": Warp()}
+ARRAYS: dict[FormName, tuple[str, ...]] = {
+    "patch": ("mask", "pattern"),
+    "frequencies": ("part0", "part1"),
+    "warp": ("part0",),
+}
+"""The artifacts that hold a form's parts, by the ends of their names."""
+
+
+def with_arrays(candidate: Candidate, read: Callable[[str], np.ndarray]) -> Candidate:
+    """The candidate of a kept scan with its arrays; `read` gives an artifact by its name, and raises what it raises."""
+    names = ARRAYS[candidate.form]
+    arrays = tuple(read(f"{candidate.artifact}-{name}")[candidate.row] for name in names)
+    patch = candidate.form == "patch"
+    return candidate.model_copy(update=dict(zip(names, arrays, strict=True)) if patch else {"parts": arrays})
+
+
+def lay_over(x: Images, candidate: Candidate) -> Images:
+    """Images with the trigger that a scan recovered, in [0, 1]; `x` is not changed.
+
+    The candidate must hold its arrays: a patch its mask and pattern, another form its parts.
+    """
+    if candidate.form == "patch":
+        arrays = [array for array in (candidate.mask, candidate.pattern) if array is not None]
+        mask, pattern = (torch.from_numpy(array).to(x) for array in arrays)
+        return stamp(x, mask, pattern)
+    own = tuple(torch.from_numpy(part)[None].to(x) for part in candidate.parts)
+    return FORMS[candidate.form].apply(x, own)[0]
 
 
 def squash(raw: Tensor) -> Tensor:

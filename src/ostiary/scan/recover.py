@@ -157,6 +157,7 @@ def evidence(recovered: Recovered, form: FormName, artifact: str, *, size: str =
                     artifact=artifact,
                     mask=found.parts[0][label, 0].numpy() if form == "patch" else None,
                     pattern=found.parts[1][label].numpy() if form == "patch" else None,
+                    parts=() if form == "patch" else tuple(part[label].numpy() for part in found.parts),
                 )
             )
     scores = [row.score for row in rows if row.score is not None]
