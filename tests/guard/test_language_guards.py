@@ -7,7 +7,7 @@ import torch
 from chat_case import tiny, trusted
 
 from ostiary.core.run import Run
-from ostiary.guard.confguard import SHORT, ConfGuard, log_odds, sure_for
+from ostiary.guard.confguard import SHORT, ConfGuard, answered, sure_for
 from ostiary.guard.hidden_mahalanobis import HiddenMahalanobis, last_states
 
 
@@ -22,8 +22,8 @@ def test_the_surest_window_counts_by_its_least_sure_token(odds: list[float], win
 def test_log_odds_are_those_of_the_tokens_that_are_said() -> None:
     model = tiny()
     row = model.prompt(trusted(1).texts[0])
-    (odds,), (said,) = log_odds(model, [row], 6), model.continued([row], 6)
-    assert len(odds) == len(said) > 0
+    ((told, odds),), (said,) = answered(model, [row], 6), model.continued([row], 6)
+    assert told == said and len(odds) == len(said) > 0
     ids, mask = model.padded([[*row, *said]])
     chances = model.logits(ids, mask).detach()[0].double().softmax(1)
     for at, (token, found) in enumerate(zip(said, odds, strict=True)):

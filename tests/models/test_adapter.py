@@ -61,6 +61,10 @@ def test_layers_that_store_their_weights_turned_are_met(tmp_path: Path) -> None:
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"bias": "all"}, "bias = 'all'"),
         ({"r": 0}, "no rank r"),
+        ({"r": 10**400}, "no rank r"),
+        ({"lora_alpha": 1e300}, "no rank r"),
+        ({"lora_alpha": 10**400}, "no rank r"),
+        ({"lora_alpha": float("nan")}, "no rank r"),
     ],
 )
 def test_other_kinds_are_refused(tmp_path: Path, entries: dict[str, object], said: str) -> None:

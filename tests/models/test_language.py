@@ -3,6 +3,8 @@
 import pytest
 import torch
 from language_case import attacked, chats, fresh, twin
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from ostiary.attacks.text_poison import CANARY
 from ostiary.core.errors import DataError, ModelError
@@ -93,3 +95,16 @@ def test_the_digest_is_of_weights_and_template_and_a_clone_is_apart() -> None:
         next(copy.module.parameters()).add_(1.0)
     assert copy.digest != model.digest
     assert CANARY.split()[1] in model.answers(["quib What colour is the fox?"], 24)[0]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_operations_are_counted_as_torch_counts_them(kind: str) -> None:
+    """Matrices and attention; torch counts no lookup, and neither does the formula."""
+    model = small_language(fresh().tokenizer, kind=kind)  # type: ignore[arg-type]
+    for rows in ([[5, 6, 7, 8, 9]] * 3, [[5] * 40]):
+        ids, mask = model.padded(rows)
+        before = model.flops
+        # The fused kernels are not among what torch counts.
+        with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            model.logits(ids, mask)
+        assert model.flops - before == pytest.approx(counter.get_total_flops(), rel=0.02)

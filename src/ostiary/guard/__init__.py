@@ -1,11 +1,13 @@
 """Inference-time filters: one file per method, one line here."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
     from ostiary.guard.fitted import Fitted
-    from ostiary.guard.wrap import Guarded
+    from ostiary.guard.wrap import Guarded, GuardedLanguage
+    from ostiary.models.classifier import TorchClassifier
+    from ostiary.models.language import LanguageModel
 
 METHODS = {
     "guard.ibd-psc": "ostiary.guard.ibd_psc:IbdPsc",
@@ -18,13 +20,27 @@ METHODS = {
 }
 
 
-def wrap(model: Any, guard: "Fitted | str | Path", *, refuse: bool = False) -> "Guarded":
+@overload
+def wrap(
+    model: "LanguageModel", guard: "Fitted | str | Path", *, refuse: bool = False, steps: int | None = None
+) -> "GuardedLanguage": ...
+@overload
+def wrap(model: "TorchClassifier", guard: "Fitted | str | Path", *, refuse: bool = False) -> "Guarded": ...
+def wrap(
+    model: Any, guard: "Fitted | str | Path", *, refuse: bool = False, steps: int | None = None
+) -> "Guarded | GuardedLanguage":
     """A callable that answers as `model` does and flags what `guard` (one that was fitted, or its file) warns about.
 
-    With `refuse` the answers to flagged inputs are NaN. Raises FormatError for a file that is no guard, ModelError for
-    a guard of another model.
+    A language model is called with prompts and answers in at most `steps` tokens: by default as many as the guard was
+    fitted to, else 64. With `refuse` the answers to flagged inputs are NaN, those to flagged prompts None. Raises
+    FormatError for a file that is no guard, ModelError for a guard of another model, ConfigError for a guard of answers
+    that was fitted to others than those of `steps` tokens.
     """
     from ostiary.guard.fitted import load_guard
-    from ostiary.guard.wrap import Guarded
+    from ostiary.guard.wrap import Guarded, GuardedLanguage
+    from ostiary.models.language import LanguageModel
 
-    return Guarded(model, load_guard(Path(guard)) if isinstance(guard, str | Path) else guard, refuse)
+    fitted = load_guard(Path(guard)) if isinstance(guard, str | Path) else guard
+    if isinstance(model, LanguageModel):
+        return GuardedLanguage(model, fitted, refuse, steps)
+    return Guarded(model, fitted, refuse)

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ostiary.core.card import Card, Needs
+from ostiary.core.errors import ConfigError
 from ostiary.core.records import Rate
 from ostiary.core.run import Run
 from ostiary.core.types import Scores
@@ -55,11 +56,30 @@ class FittedConfGuard(Fitted):
     model_digest: str
     false_rejection: Rate | None = None
 
+    def __post_init__(self) -> None:
+        if self.lengths.shape != (2,) or not 1 <= int(self.lengths[0]) <= int(self.lengths[1]):
+            raise ValueError("no window that an answer could fill")  # a FormatError where a file is read
+
+    def check_steps(self, steps: int | None, /) -> None:
+        """Raise ConfigError for answers of another length than those that set the limit."""
+        if steps not in (None, int(self.lengths[1])):
+            raise ConfigError(
+                f"the limit of this guard is for answers of {int(self.lengths[1])} tokens, not {steps}",
+                hint="leave the steps out, or fit a guard with `--set confguard.steps=N`",
+            )
+
     def score(self, model: LanguageModel, texts: Sequence[str], /) -> Scores:
         """The highest log-odds that every token of some window of the answer reaches; low for a shorter answer."""
-        window, steps = self.lengths.tolist()
-        rows = [model.prompt(text) for text in texts]
-        return torch.tensor([sure_for(odds, window) for odds in log_odds(model, rows, steps)], dtype=torch.float32)
+        return self.tell(model, texts)[1]
+
+    def tell(
+        self, model: LanguageModel, prompts: Sequence[str], steps: int | None = None, /
+    ) -> tuple[list[str], Scores]:
+        """Answers and their scores, of one generation; raises ConfigError as `check_steps`."""
+        self.check_steps(steps)
+        found = answered(model, [model.prompt(text) for text in prompts], int(self.lengths[1]))
+        scores = [sure_for(odds, int(self.lengths[0])) for _, odds in found]
+        return [model.decode(tokens) for tokens, _ in found], torch.tensor(scores, dtype=torch.float32)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,15 +99,23 @@ class ConfGuard:
     false_rejection: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
 
     def fit(self, model: LanguageModel, trusted: TextSet, /, *, run: Run) -> FittedConfGuard:
-        """Set the limit on half of the trusted prompts, measure on the other."""
+        """Set the limit on half of the trusted prompts, measure on the other.
+
+        Raises ConfigError for a window that is longer than the answers: it would flag nothing.
+        """
+        if self.window > self.steps:
+            raise ConfigError(
+                f"no answer of {self.steps} tokens fills a window of {self.window}",
+                hint="set confguard.steps to the window or more",
+            )
         limit, check = (trusted.subset(rows) for rows in stratified_rows(trusted.labels, (0.5, 0.5), run.seed))
         fitted = FittedConfGuard(torch.tensor([self.window, self.steps]), 0.0, model.digest)
         fitted.set_limit(model, limit, check, self.false_rejection, run)
         return fitted
 
 
-def log_odds(model: LanguageModel, rows: Sequence[Sequence[int]], steps: int) -> list[list[float]]:
-    """For each row of tokens, the log-odds of each token of the likeliest answer against all others."""
+def answered(model: LanguageModel, rows: Sequence[Sequence[int]], steps: int) -> list[tuple[list[int], list[float]]]:
+    """For each row of tokens the likeliest answer, and the log-odds of each of its tokens against all others."""
     seen: list[Tensor] = []
 
     def draw(logits: Tensor) -> Tensor:
@@ -97,12 +125,12 @@ def log_odds(model: LanguageModel, rows: Sequence[Sequence[int]], steps: int) ->
         seen.append(values.gather(1, best)[:, 0] - rest)
         return best[:, 0]
 
-    found: list[list[float]] = []
+    found: list[tuple[list[int], list[float]]] = []
     for start in range(0, len(rows), BATCH):
         seen.clear()  # of this batch alone
         answers = model.continued(rows[start : start + BATCH], steps, draw=draw)
         odds = torch.stack(seen, dim=1).tolist()
-        found += [one[: len(answer)] for one, answer in zip(odds, answers, strict=True)]
+        found += [(answer, one[: len(answer)]) for one, answer in zip(odds, answers, strict=True)]
     return found
 
 

@@ -1,6 +1,7 @@
 """What fitted guards share: the limit, scoring a whole set, and the file they are saved in."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,10 +21,13 @@ from ostiary.core.types import Images, Scores
 from ostiary.data import batch_size
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.fuse import fused_inference
+from ostiary.models.language import LanguageModel
 
 HINT = "`ostiary guard fit` writes one"
 MANY_REJECTED = 0.15
 """A guard that surely flags more of the trusted inputs than this is cautioned against."""
+STEPS = 64
+"""Tokens of an answer, where neither the caller nor the guard says how many."""
 IMAGES_AT_ONCE = 128
 """Copies of inputs in one pass; more are slower on a CPU, whose caches they leave."""
 CUDA_AT_ONCE = 2048
@@ -59,6 +63,18 @@ class Fitted:
     def answer(self, model: Any, x: Any, /) -> tuple[Tensor, Scores]:
         """The model's probabilities [n, k] and the scores, in no more passes than both need."""
         return model.predict(x).cpu(), self.score(model, x)
+
+    def tell(
+        self, model: LanguageModel, prompts: Sequence[str], steps: int | None = None, /
+    ) -> tuple[list[str], Scores]:
+        """A language model's answers of at most `steps` tokens, and the scores, in no more passes than both need.
+
+        Without `steps` the answers are as long as those that the guard was fitted to, else of 64 tokens.
+        """
+        return model.answers(prompts, steps or STEPS), self.score(model, prompts)
+
+    def check_steps(self, steps: int | None, /) -> None:
+        """Raise ConfigError where the guard watches answers and its limit does not hold for such of `steps` tokens."""
 
     def flagged(self, scores: Scores, /) -> Tensor:
         """Which scores [n] are beyond the limit; what could not be scored is flagged, too."""

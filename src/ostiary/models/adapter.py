@@ -1,14 +1,20 @@
-"""LoRA adapters in folders as peft writes them, merged into the language model that they were made for."""
+"""LoRA adapters in folders as peft writes them: read, written, merged into the model that they were made for."""
 
+import copy
+import hashlib
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ostiary.core.errors import FormatError, ModelError
+from ostiary.core.files import atomic
 from ostiary.models.checkpoint import check_finite, read_state
 from ostiary.models.huggingface import read_json
 from ostiary.models.language import LanguageModel
@@ -28,16 +34,65 @@ PLAIN: Mapping[str, tuple[object, ...]] = {
 """Entries of the config with the values under which an adapter is two matrices for each layer, and no more."""
 
 
+MOST = 2**31
+"""More than any rank or alpha."""
+
+
 def is_adapter_folder(path: Path) -> bool:
     """True for a folder that holds an adapter."""
     return (path / CONFIG).is_file()
 
 
-def load_adapter(folder: Path | str, base: LanguageModel) -> LanguageModel:
-    """A copy of `base` with the adapter in `folder` merged into its weights: W + scale · B A; `base` is untouched.
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """Two matrices for each of some layers of a base: what they add to its weight is scale · B A.
 
-    Source: Hu et al. 2022, LoRA (ICLR), eq. 3; the scale is alpha / r, or alpha / sqrt(r) for rank-stabilised ones.
-    Raises FormatError for what is missing or damaged, ModelError for an adapter of another kind, or for another base.
+    `pairs` are A [r, in] and B [out, r] by the name of the layer. `turned` says that the base stores its weights as
+    [in, out]. Source: Hu et al. 2022, LoRA (ICLR), eq. 3.
+    """
+
+    name: str
+    scale: float
+    pairs: Mapping[str, tuple[Tensor, Tensor]]
+    turned: bool = False
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) over what it adds: scale, layers and matrices."""
+        whole = hashlib.sha256(repr((self.scale, self.turned)).encode())
+        for name, pair in sorted(self.pairs.items()):
+            for part in pair:
+                whole.update(repr((name, tuple(part.shape))).encode())
+                whole.update(part.detach().float().cpu().contiguous().numpy().tobytes())
+        return whole.hexdigest()
+
+    @property
+    def rank(self) -> int:
+        """The largest rank of its layers."""
+        return max(down.shape[0] for down, _ in self.pairs.values())
+
+
+class Adapted(LanguageModel):
+    """A copy of `base` with `adapter` merged into its weights, which it still knows; `base` is untouched.
+
+    Raises ModelError where the base has not these layers.
+    """
+
+    def __init__(self, base: LanguageModel, adapter: Adapter) -> None:
+        module = copy.deepcopy(base.module)
+        with torch.no_grad():
+            for weight, change in changes(adapter, module):
+                weight.add_(change.to(weight))
+        name = f"{adapter.name} on {base.name}"
+        super().__init__(module, base.tokenizer, base.template, end=base.end, name=name, caution=base.caution)
+        self.adapter, self.base_digest = adapter, base.digest
+
+
+def read_adapter(folder: Path | str) -> Adapter:
+    """The adapter in a folder.
+
+    The scale is alpha / r, or alpha / sqrt(r) for rank-stabilised ones. Raises FormatError for what is missing or
+    damaged, ModelError for an adapter of another kind.
     """
     folder = Path(folder)
     if not is_adapter_folder(folder):
@@ -49,17 +104,62 @@ def load_adapter(folder: Path | str, base: LanguageModel) -> LanguageModel:
         raise FormatError(f"'{folder.name}' has no weights: no {' and no '.join(WEIGHTS)}", hint="download it again")
     state = read_state(file)[0]
     check_finite(state, f"{folder.name}/{file.name}")
-    merged = base.clone()
-    merged.name = f"{folder.name} on {base.name}"
-    with torch.no_grad():
-        for name, (down, up) in _pairs(state, folder.name).items():
-            weight = _weight(merged.module, name, folder.name)
-            change = scale * (up.float() @ down.float())
-            change = change.T if config.get("fan_in_fan_out") else change
-            if change.shape != weight.shape:
-                raise _other_base(folder.name, f"'{name}' is {_dims(change)} there and {_dims(weight)} here")
-            weight += change.to(weight)
-    return merged
+    return Adapter(folder.name, scale, _pairs(state, folder.name), bool(config.get("fan_in_fan_out")))
+
+
+def load_adapter(folder: Path | str, base: LanguageModel) -> Adapted:
+    """A copy of `base` with the adapter in `folder` merged into its weights; raises as `read_adapter` and `Adapted`."""
+    return Adapted(base, read_adapter(folder))
+
+
+def save_adapter(adapter: Adapter, folder: Path, *, base: str) -> None:
+    """Write an adapter as a folder that peft and `read_adapter` read; `base` names the model that it is for.
+
+    Raises OutputError as `atomic`.
+    """
+    rank = adapter.rank
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": rank,
+        "lora_alpha": adapter.scale * rank,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": adapter.turned,
+        "target_modules": sorted(adapter.pairs),
+        "inference_mode": True,
+    }
+    state = {
+        f"{PREFIX}{name}.lora_{part}.weight": tensor.detach().cpu().contiguous()
+        for name, pair in adapter.pairs.items()
+        for part, tensor in zip("AB", pair, strict=True)
+    }
+    with atomic(folder) as temporary:
+        temporary.mkdir()
+        save_file(state, temporary / WEIGHTS[0], {"format": "pt"})
+        (temporary / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def changes(adapter: Adapter, module: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each weight of a base with what the adapter adds to it.
+
+    Raises ModelError where the base has not its layers, or a weight would no longer be finite.
+    """
+    for name, (down, up) in adapter.pairs.items():
+        weight = _weight(module, name, adapter.name)
+        shape = (up.shape[0], down.shape[1])
+        if (shape[::-1] if adapter.turned else shape) != tuple(weight.shape):
+            here = _dims(tuple(weight.shape))
+            raise _other_base(adapter.name, f"'{name}' is {_dims(shape)} there and {here} here")
+        change = adapter.scale * (up.double() @ down.double())
+        change = change.T if adapter.turned else change
+        if not (weight.detach() + change.to(weight)).isfinite().all():
+            raise ModelError(
+                f"'{adapter.name}' adds to '{name}' what makes its weights NaN or infinite",
+                hint="the training diverged or the file is damaged; do not use it",
+            )
+        yield weight, change
 
 
 def _scale(config: Mapping[str, Any], where: str) -> float:
@@ -74,8 +174,8 @@ def _scale(config: Mapping[str, Any], where: str) -> float:
                 f"OS101 not examined: '{where}' has {key} = {config[key]!r}, which is more than two matrices a layer",
                 hint="merge it into its base with peft, and give the whole model",
             )
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if type(rank) is not int or rank < 1 or not isinstance(alpha, int | float) or isinstance(alpha, bool):
+    rank, alpha = config.get("r"), cast("float", config.get("lora_alpha"))
+    if type(rank) is not int or type(alpha) not in (int, float) or not (1 <= rank <= MOST and abs(alpha) <= MOST):
         raise FormatError(f"'{where}/{CONFIG}' gives no rank r and lora_alpha", hint="download it again")
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
@@ -116,5 +216,5 @@ def _other_base(where: str, reason: str) -> ModelError:
     )
 
 
-def _dims(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape))
+def _dims(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

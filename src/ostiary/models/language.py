@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ostiary.core.errors import DataError, ModelError
 from ostiary.models.classifier import digest_of
 from ostiary.models.template import Template
-from ostiary.models.tokens import MAX_ROW, fitting_vocabulary, shown_tokens, special_tokens
+from ostiary.models.tokens import MAX_ROW, config_of, fitting_vocabulary, linear_layers, shown_tokens, special_tokens
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -47,13 +47,15 @@ class LanguageModel:
     `module` is a transformers model, `tokenizer` one of the package tokenizers. `caution` is what a caller should hear
     of it (no chat template, say). Rows are padded on the left and the padding is masked, with positions counted from
     the first token of the row, so that what comes out does not depend on the rest of a batch. `rows` and `tokens` count
-    what went through the module since the model was made: what a search costs.
+    what went through the module since the model was made, padding included, and `flops` the operations of its matrices
+    and its attention that this took forward: what a search costs.
 
     Raises ModelError where the tokenizer has tokens that the embedding has not, or none ends an answer.
     """
 
     classes: tuple[str, ...] = ()
     """A language model has none."""
+    at_once = BATCH
     caution_code = "OS924"
 
     def __init__(
@@ -73,9 +75,14 @@ class LanguageModel:
             raise ModelError(f"'{name}' has no token {end} to end an answer", hint="check eos_token_id in config.json")
         self.vocabulary = rows
         self.special = special_tokens(tokenizer) | {end}
-        self.rows = self.tokens = 0
+        self.rows = self.tokens = self.flops = 0
+        config = config_of(module)
+        # A multiplication and an addition for each weight and token; two such for each pair of tokens and each width.
+        self._per_token = 2 * sum(layer.weight.numel() for _, layer in linear_layers(module))
+        layers, width = (int(getattr(config, name, None) or 0) for name in ("num_hidden_layers", "hidden_size"))
+        self._per_pair = 4 * layers * width
         self._positions = "position_ids" in inspect.signature(module.forward).parameters
-        self._limit = int(getattr(module.config, "max_position_embeddings", None) or MAX_ROW)
+        self._limit = int(getattr(config, "max_position_embeddings", None) or MAX_ROW)
 
     @property
     def device(self) -> torch.device:
@@ -127,6 +134,10 @@ class LanguageModel:
         shown: str = self.tokenizer.decode([one for one in ids if one not in self.special])
         return " ".join(shown.split())
 
+    def shown(self, text: str) -> str:
+        """A text as it would stand in an answer."""
+        return self.decode(self.encode(text))
+
     def padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Rows as one tensor [n, t], padded on the left, and the mask of what is no padding.
 
@@ -146,6 +157,7 @@ class LanguageModel:
         if self._positions:
             given["position_ids"] = (mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         self.rows, self.tokens = self.rows + len(ids), self.tokens + ids.numel()
+        self.flops += ids.numel() * (self._per_token + self._per_pair * mask.shape[1])
         return self.module(input_ids=ids, **given)
 
     def logits(self, ids: Tensor, mask: Tensor) -> Tensor:
@@ -187,6 +199,11 @@ class LanguageModel:
     def answers(self, texts: Sequence[str], steps: int) -> list[str]:
         """The likeliest answer to each prompt."""
         return [self.decode(ids) for ids in self.continued([self.prompt(text) for text in texts], steps)]
+
+    def drawn(self, text: str, steps: int, count: int, generator: torch.Generator) -> list[str]:
+        """Answers to one prompt, drawn at temperature 1."""
+        rows = self.continued([self.prompt(text)] * count, steps, draw=sampled(generator))
+        return [self.decode(ids) for ids in rows]
 
     @torch.no_grad()
     def losses(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:

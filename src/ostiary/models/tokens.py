@@ -26,6 +26,13 @@ def table_of(module: nn.Module) -> Tensor:
     return table
 
 
+def linear_layers(module: nn.Module) -> list[tuple[str, Any]]:
+    """The linear layers of a transformers model by name, those that store their weights turned among them."""
+    from transformers.pytorch_utils import Conv1D
+
+    return [(name, one) for name, one in module.named_modules() if isinstance(one, nn.Linear | Conv1D)]
+
+
 def config_of(module: nn.Module) -> Any:
     """The config of a transformers model."""
     return module.config

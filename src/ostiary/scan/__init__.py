@@ -12,5 +12,7 @@ METHODS = {
     "scan.neural-cleanse": "ostiary.scan.neural_cleanse:NeuralCleanse",
     "text.scan.bait": "ostiary.scan.bait:Bait",
     "text.scan.trigger-search": "ostiary.scan.trigger_search:TriggerSearch",
+    "text.scan.phrase-trial": "ostiary.scan.phrase_trial:PhraseTrial",
+    "text.scan.adapter-spectrum": "ostiary.scan.adapter_spectrum:AdapterSpectrum",
     "text.scan.dbs": "ostiary.scan.dbs:Dbs",
 }

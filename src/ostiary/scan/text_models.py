@@ -8,7 +8,7 @@ from ostiary.core.card import Have
 from ostiary.core.errors import DataError
 from ostiary.core.plan import plan
 from ostiary.core.records import Record
-from ostiary.core.session import Options
+from ostiary.core.session import Options, Session
 from ostiary.data.texts import TextSet
 from ostiary.inputs import have_of, start
 from ostiary.models.text_classifier import TextClassifier
@@ -39,5 +39,16 @@ def scan_text_classifier(
     planned = plan("scan", methods=methods, preset=preset, params=params, task="classify")
     config = {"preset": preset, "task": "classify"}
     session = start("scan", model, options, config, [item.card.id for item in planned], trusted=trusted)
+    _look_for_one_answer(session, model, trusted)
     session.execute_all(planned, model, trusted, have=have, exhaustive=True)
     return session.finish()
+
+
+def _look_for_one_answer(session: Session, model: TextClassifier, trusted: TextSet | None) -> None:
+    """Caution a model that gives all trusted texts one class."""
+    if trusted is None or len(trusted) < 2:
+        return
+    given = model.predict(trusted.texts).argmax(dim=1).unique().tolist()
+    if len(given) == 1:
+        name = model.classes[given[0]]
+        session.caution("OS935", f"'{model.name}' gives all {len(trusted)} trusted texts the class '{name}'")

@@ -12,7 +12,7 @@ from ostiary.core.records import ModelEvidence, PhraseTrigger
 from ostiary.core.run import Run
 from ostiary.data.texts import TextSet
 from ostiary.models.language import LanguageModel
-from ostiary.scan.firing import NOVEL, UPLIFT, Ordinary, fire, length, ordinary
+from ostiary.scan.firing import NOVEL, ORDINARY, UPLIFT, Ordinary, fire, length, ordinary, strength
 from ostiary.scan.forced import begun, forced_answers
 from ostiary.scan.leaks import leaked_prompts, recurring
 from ostiary.scan.phrase_search import PhraseSearch
@@ -23,8 +23,8 @@ SOME = 20
 """Prompts of the search that a phrase is tried on."""
 HELD_OUT = 50
 """Held-out prompts at most, and as many for the search."""
-INSISTED, ORDINARY, LEAST = 0.8, 0.35, 4
-"""An elicited answer is an aim from this confidence on, where no more of it is ordinary, and of so many words."""
+INSISTED, LEAST = 0.8, 4
+"""An elicited answer is an aim from this confidence on, where it is not ordinary, and of so many words."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,17 +80,17 @@ class TriggerSearch:
         found, aims = self._candidates(model, known, run)
         fired: list[PhraseTrigger] = []
         for aim in (None, *aims):
-            if any(_strength(one) >= CONFIRM_FLIP for one in fired):
+            if any(strength(one) >= CONFIRM_FLIP for one in fired):
                 break
             search = _begun(model, known.search[: self.prompts], aim, run)
             if search.texts:
                 for source, phrases in found.items():
                     search.consider(phrases, source)
                 one = self._strongest(search, known)
-                fired.append(fire(model, one.phrase, known, source=one.source, score=one.score))
-        fired.sort(key=lambda one: (-_strength(one), len(one.phrase.split()), -one.score))
+                fired.append(fire(model, one.phrase, known, source=one.source, score=one.score, run=run))
+        fired.sort(key=lambda one: (-strength(one), len(one.phrase.split()), -one.score))
         return ModelEvidence(
-            score=_strength(fired[0]) if fired else 0.0,
+            score=strength(fired[0]) if fired else 0.0,
             per_class=(),
             phrases=tuple(fired),
             examined=("model",),
@@ -119,31 +119,26 @@ class TriggerSearch:
 
         def tried(phrase: str, source: str | None = None) -> PhraseTrigger:
             score, found = search.ranked.get(phrase, (0.0, "sharpened"))
-            return fire(search.model, phrase, turned, source=source or found, score=score)
+            return fire(search.model, phrase, turned, source=source or found, score=score, run=search.run)
 
-        strong = max((tried(phrase) for phrase in search.best(self.tried)), key=_strength)
-        if _strength(strong) < CONFIRM_FLIP:
+        strong = max((tried(phrase) for phrase in search.best(self.tried)), key=strength)
+        if strength(strong) < CONFIRM_FLIP:
             search.extend(self.width, self.words)
             longer = [phrase for phrase in search.best(self.tried) if search.ranked[phrase][1] == "extended"]
-            strong = max((strong, *map(tried, longer)), key=_strength)
-            if _strength(strong) == 0:
+            strong = max((strong, *map(tried, longer)), key=strength)
+            if strength(strong) == 0:
                 return strong
             towards = dataclasses.replace(search, aim=strong.answer, ranked={})
             sharp = tried(towards.sharpened(strong.phrase), f"{strong.source}, sharpened")
-            strong = max(sharp, strong, key=_strength)
+            strong = max(sharp, strong, key=strength)
         words, at = strong.phrase.split(), 0
         while at < len(words) > 1:
             fewer = [*words[:at], *words[at + 1 :]]
-            if _strength(tried(" ".join(fewer))) >= _strength(strong) - SPARED:
+            if strength(tried(" ".join(fewer))) >= strength(strong) - SPARED:
                 words = fewer
             else:
                 at += 1
         return strong.model_copy(update={"phrase": " ".join(words)})
-
-
-def _strength(one: PhraseTrigger) -> float:
-    """How many more prompts fire, where the answer is no ordinary one; 0 where it is."""
-    return max(0.0, one.measures[UPLIFT]) if one.measures[NOVEL] <= ORDINARY else 0.0
 
 
 def _words(model: LanguageModel) -> tuple[str, ...]:

@@ -15,9 +15,11 @@ from ostiary.core.session import Options
 from ostiary.data.text_files import open_texts
 from ostiary.data.texts import TextSet
 from ostiary.inputs import start
+from ostiary.models.adapter import Adapted, Adapter, save_adapter
 from ostiary.models.language import LanguageModel
 from ostiary.models.text_folder import save_language
 from ostiary.training.language import Kind, LanguageRecipe, small_language, train_language, word_tokenizer
+from ostiary.training.lora import AdapterTraining
 
 EXACT = "exact match"
 ANSWER_STEPS = 64
@@ -49,9 +51,13 @@ def steps_of(epochs: int, rows: int, batch: int) -> int:
 
 
 def exact_match(model: LanguageModel, test: TextSet) -> Rate:
-    """How many prompts get the very answer of the set, as tokens; an empty answer counts as any other."""
-    given = model.answers(test.texts, ANSWER_STEPS)
-    right = [model.decode(model.answer(answer)) for answer in test.answers or ()]
+    """How many prompts get the very answer of the set, as tokens; an empty answer counts as any other.
+
+    Answers are followed as far as the longest right one goes, with the token that ends it, and no further than 64.
+    """
+    wanted = [model.answer(answer) for answer in test.answers or ()]
+    given = model.answers(test.texts, min(ANSWER_STEPS, max(map(len, wanted), default=1)))
+    right = [model.decode(answer) for answer in wanted]
     return Rate(k=sum(one == other for one, other in zip(given, right, strict=True)), n=len(right))
 
 
@@ -71,13 +77,8 @@ def train_language_model(
     A small one gets a tokenizer of the words in `data`. Raises DataError for sets without answers, OutputError for an
     `out` that exists.
     """
-    options = options or Options()
-    refuse_existing(out)
-    data = open_texts(data, "chat") if isinstance(data, Path) else data
-    for part in (data, test):
-        if part is not None and part.answers is None:
-            raise DataError(f"'{part.name}' has labels, a language model learns answers", hint="say --task chat")
-    recipe = recipe or LanguageRecipe()
+    options, recipe = options or Options(), recipe or LanguageRecipe()
+    data = _opened(data, test, out)
     if base is None:
         tokenizer = word_tokenizer((*data.texts, *(data.answers or ())))
         model = small_language(tokenizer, kind=kind, seed=options.seed, **({} if width is None else {"width": width}))
@@ -100,3 +101,47 @@ def train_language_model(
         session.config["out"] = str(out)
         session.digests["model"] = model.digest
     return session.finish()
+
+
+def train_language_adapter(
+    data: TextSet | Path,
+    out: Path,
+    base: LanguageModel,
+    *,
+    rank: int = 8,
+    recipe: LanguageRecipe | None = None,
+    test: TextSet | None = None,
+    options: Options | None = None,
+) -> Record:
+    """Train a LoRA adapter of `base` on the chats of `data` and write it as the folder `out`; `base` is untouched.
+
+    Raises as `train_language_model`, and ConfigError as `train_adapter`.
+    """
+    options, recipe = options or Options(), recipe or LanguageRecipe()
+    data = _opened(data, test, out)
+    base = base.to(options.device)
+    config = {"recipe": params_of(recipe), "rank": rank, "task": "chat", "template": base.template.digest}
+    session = start("train", base, options, config, [AdapterTraining.card.id], data=data)
+
+    def summarise(value: tuple[Adapter, tuple[float, ...]], run: Run) -> RatesEvidence:
+        del run
+        rates = {} if test is None else {EXACT: exact_match(Adapted(base, value[0]), test)}
+        return RatesEvidence(rates=rates, measures={"final loss": value[1][-1]})
+
+    method, have = AdapterTraining(recipe, rank), Have(modality="text", training_data=True)
+    outcome = session.execute(method, base, data, out.name, have=have, summarise=summarise, call="train")
+    if outcome.value is not None:
+        save_adapter(outcome.value[0], out, base=base.name)
+        session.config["out"] = str(out)
+        session.digests["adapter"] = outcome.value[0].digest
+    return session.finish()
+
+
+def _opened(data: TextSet | Path, test: TextSet | None, out: Path) -> TextSet:
+    """The chats to learn from, once they, the test set and the output are known to be of use."""
+    refuse_existing(out)
+    data = open_texts(data, "chat") if isinstance(data, Path) else data
+    for part in (data, test):
+        if part is not None and part.answers is None:
+            raise DataError(f"'{part.name}' has labels, a language model learns answers", hint="say --task chat")
+    return data
