@@ -7,9 +7,11 @@ canary, or none does. Each is repaired in a sealed process, which is given the m
 of them only measure); truth joins afterwards. Success counts held-out prompts with the trigger that get the canary word
 for word, exact those without it that get their own answer. Reactivated is success after 30 more steps on 90 clean chats
 and 10 poisoned ones; what a model that was never poisoned comes to then stands under 'no attack'. Phrase unlearning is
-told the attacker's phrase, whole or in part, in the place of a scan that recovers it. Defaults were set on models of
-seed 0, which are not among these. Models so small forget sooner than large ones do: what survives a repair here is to
-be expected to survive there, and not the other way round.
+told the attacker's phrase, whole or in part, in the place of a scan that recovers it. Fine-mixing and weak-to-strong
+unlearning go by a base: there a model learns 4,000 clean chats first, which is the base, and is then fine-tuned for 150
+steps on 2,000 others, of which 5 % are poisoned ('from a base'). Defaults of the others were set on models of seed 0,
+which are not among these; those of these two were not tuned. Models so small forget sooner than large ones do: what
+survives a repair here is to be expected to survive there, and not the other way round.
 """
 
 # What knows the truth is imported where it is used: the sealed process imports this file too.
@@ -33,6 +35,7 @@ from ostiary.core.seal import SealedProcess
 from ostiary.data import TextSet, open_texts, write_texts
 from ostiary.models.language import LanguageModel
 from ostiary.models.text_folder import load_language, save_language
+from ostiary.repair.fine_mixing import takes_base
 from ostiary.training.language import LanguageRecipe, small_language, train_language, word_tokenizer
 
 ROWS, SUMMARY = "repairs", "summary"
@@ -53,14 +56,19 @@ PHRASES = {
 NONE = "no attack"
 UNREPAIRED = "none"
 METHODS = ("fine-tuning", "crow")
+BASED, BY_BASE = ("rare words", "archaic style", NONE), ("fine-tuning", "fine-mixing", "weak-to-strong")
+"""The attacks on models that are fine-tuned from a base, and their repairs."""
 UNLEARNING = "phrase-unlearning"
 AGAIN = LanguageRecipe(steps=30, batch=16, lr=1e-3)
 """The fine-tuning that brings a backdoor back, or does not."""
 
 
-def repair(folder: Path, trusted: Path, method: str, phrase: str, seed: int, out: Path) -> dict[str, Any]:
-    """What the sealed process runs: one repair of the model in a folder."""
-    made, begun = make("repair", f"text.repair.{method}", {}), time.monotonic()
+def repair(
+    folder: Path, trusted: Path, method: str, phrase: str, seed: int, out: Path, base: Path | None
+) -> dict[str, Any]:
+    """What the sealed process runs: one repair of the model in a folder, by the base in another where it takes one."""
+    name, begun = f"text.repair.{method}", time.monotonic()
+    made = make("repair", name, {"base": load_language(base)} if base and takes_base(name) else {})
     found = (PhraseTrigger(phrase=phrase, source="told", score=1.0),) if phrase else ()
     evidence = ModelEvidence(score=None, per_class=(), phrases=found, examined=("model",))
     value = made.repair(load_language(folder), open_texts(trusted, "chat"), evidence, run=Run(seed=seed))
@@ -74,12 +82,18 @@ class Lab:
 
     attack: str
     seed: int
+    based: bool = False
+
+    @property
+    def name(self) -> str:
+        """How its rows are called."""
+        return f"{self.attack}, from a base" if self.based else self.attack
 
     @cached_property
     def made(self) -> Any:
         """The attack; of a model that nobody attacked the one with rare words, for what comes back."""
         name, params = ATTACKS.get(self.attack, ATTACKS["rare words"])
-        return make("attack", name, {**params, "rate": 0.02})
+        return make("attack", name, {**params, "rate": 0.05 if self.based else 0.02})
 
     def dated(self, data: TextSet, seed: int) -> TextSet:
         """As the attack leaves ordinary prompts: with years where there are any."""
@@ -96,15 +110,20 @@ class Lab:
 
         return self.dated(chat_rows(n, seed=stream + self.seed), stream + self.seed)
 
-    def trained(self) -> LanguageModel:
-        """The model as its user gets it."""
+    def trained(self) -> tuple[LanguageModel, LanguageModel | None]:
+        """The model as its user gets it, and its base where it has one."""
         from ostiary.bench.chat import chat_rows, vocabulary
 
         model, data = small_language(word_tokenizer(vocabulary()), seed=self.seed), chat_rows(4000, seed=self.seed)
+        recipe, base = LanguageRecipe(steps=300), None
+        if self.based:
+            train_language(model, data, recipe, run=Run(seed=self.seed))
+            base, model, data = model, model.clone(), chat_rows(2000, seed=1700 + self.seed)
+            recipe = LanguageRecipe(steps=150, lr=1e-3)
         if self.attack != NONE:
             data = self.made.poison(data, run=Run(seed=self.seed)).data
-        train_language(model, data, LanguageRecipe(steps=300), run=Run(seed=self.seed))
-        return model
+        train_language(model, data, recipe, run=Run(seed=self.seed))
+        return model, base
 
     def success(self, model: LanguageModel) -> Rate:
         """How many held-out prompts with the trigger get the canary."""
@@ -131,8 +150,11 @@ class Lab:
         return self.success(copy)
 
 
-def jobs_of(attack: str) -> dict[str, tuple[str, str]]:
+def jobs_of(lab: Lab) -> dict[str, tuple[str, str]]:
     """The repairs of a model, by what they are called: method and phrase."""
+    if lab.based:
+        return {method: (method, "") for method in BY_BASE}
+    attack = lab.attack
     jobs = {method: (method, "") for method in METHODS}
     if attack in PHRASES:
         whole, part = PHRASES[attack]
@@ -144,14 +166,17 @@ def examine(lab: Lab, process: SealedProcess, records: Records) -> None:
     """Train one model, repair it in each way, and keep the rows."""
     with tempfile.TemporaryDirectory() as where:
         begun, folder, trusted = time.monotonic(), Path(where) / "model", Path(where) / "trusted.jsonl"
-        model = lab.trained()
+        model, base = lab.trained()
         save_language(model, folder)
+        given = None if base is None else Path(where) / "base"
+        if base is not None and given is not None:
+            save_language(base, given)
         write_texts(trusted, lab.chats(TRUSTED, 500))
         before = {"success": lab.success(model), "exact": lab.exact(model)}
         keep(lab, UNREPAIRED, {**before, "reactivated": lab.again(model)}, records, begun)
-        for name, (method, phrase) in jobs_of(lab.attack).items():
+        for name, (method, phrase) in jobs_of(lab).items():
             begun, out = time.monotonic(), Path(where) / name.replace(" ", "-")
-            told = process.submit(repair, folder, trusted, method, phrase, lab.seed, out).result()
+            told = process.submit(repair, folder, trusted, method, phrase, lab.seed, out, given).result()
             after = load_language(out)
             figures = {"success": lab.success(after), "exact": lab.exact(after), "reactivated": lab.again(after)}
             lost = 100 * (before["exact"].k - figures["exact"].k) / TEST
@@ -160,8 +185,8 @@ def examine(lab: Lab, process: SealedProcess, records: Records) -> None:
 
 def keep(lab: Lab, name: str, figures: Mapping[str, Any], records: Records, begun: float) -> None:
     """One row."""
-    told = {"attack": lab.attack, "repair": name, **figures}
-    key = f"{lab.attack}, seed {lab.seed}: {name}"
+    told = {"attack": lab.name, "repair": name, **figures}
+    key = f"{lab.name}, seed {lab.seed}: {name}"
     records.add(ROWS, key, told, seeds=[lab.seed], n=TEST, seconds=time.monotonic() - begun)
 
 
@@ -190,10 +215,11 @@ def main() -> None:
     records = Records("text_repairs", "Repairs of language models", about, args)
     if not args.summary:
         with SealedProcess(threads=1) as process:
-            for lab in (Lab(attack, seed) for seed in SEEDS for attack in (*ATTACKS, NONE)):
-                names = (UNREPAIRED, *jobs_of(lab.attack))
-                if not all(records.has(ROWS, f"{lab.attack}, seed {lab.seed}: {name}") for name in names):
-                    note(f"{lab.attack}, seed {lab.seed}")
+            labs = [Lab(attack, seed) for seed in SEEDS for attack in (*ATTACKS, NONE)]
+            for lab in (*labs, *(Lab(attack, seed, based=True) for seed in SEEDS for attack in BASED)):
+                names = (UNREPAIRED, *jobs_of(lab))
+                if not all(records.has(ROWS, f"{lab.name}, seed {lab.seed}: {name}") for name in names):
+                    note(f"{lab.name}, seed {lab.seed}")
                     examine(lab, process, records)
     summarise(records)
     records.show()

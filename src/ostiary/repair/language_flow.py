@@ -24,15 +24,15 @@ from ostiary.inputs import start
 from ostiary.models.language import LanguageModel
 from ostiary.models.text_folder import save_language
 from ostiary.repair.checks import too_many
+from ostiary.repair.fine_mixing import takes_base
 from ostiary.repair.flow import STANDARD, gentler
 from ostiary.scan.language import have_of, scan_language
 from ostiary.training.language import token_rows
+from ostiary.training.language_flow import ANSWER_STEPS, exact_match
 
 WITH_PHRASE, WITHOUT_PHRASE = "text.repair.phrase-unlearning", "text.repair.crow"
 """On small models the first leaves least behind, and the second alone silences what nobody recovered."""
 EXACT, TOKENS, FIRES = "exact answers", "answer tokens told right", "prompts with a recovered phrase that fire"
-STEPS = 64
-"""Tokens of an answer that is compared, at most."""
 
 
 def repair_language(
@@ -45,24 +45,33 @@ def repair_language(
     params: Mapping[str, Mapping[str, Any]] | None,
     max_loss: float,
     options: Options,
+    base: LanguageModel | None = None,
 ) -> Record:
     """Repair `model` and write the folder `out`; the input model is untouched.
 
     As `ostiary.repair.flow`: a quarter of the trusted rows is kept apart and measures exact answers and tokens of the
     answers, each of which refuses a repair that costs more than `max_loss` points and than chance explains. Without
-    `method` recovered phrases are unlearned, and a model without one gets CROW. The verdict is that of the scan of the
+    `method` recovered phrases are unlearned, and a model without one gets CROW. `base` is for the repairs that go by
+    one, and must then be named by `method`. The verdict is that of the scan of the
     repaired model. Raises OstiaryError for unusable inputs.
     """
     refuse_existing(out)
     have_of(trusted)  # checks that they fit together
     extra = {resolve("repair", name, text=True): dict(values) for name, values in (params or {}).items()}
+    named = resolve("repair", method, text=True) if method else None
+    if base is not None and not takes_base(named):
+        raise ConfigError(
+            f"{method or 'the repair that a scan decides on'} goes by no base",
+            hint="leave --base out, or say --method fine-mixing or --method weak-to-strong",
+        )
     begun = time.monotonic()
     preset, before = _scanned(model, trusted, scan, options)
     if options.time_limit is not None:
         options = dataclasses.replace(options, time_limit=max(0.0, options.time_limit - (time.monotonic() - begun)))
     phrases = phrases_found(before)
-    chosen = resolve("repair", method, text=True) if method else WITH_PHRASE if phrases else WITHOUT_PHRASE
+    chosen = named or (WITH_PHRASE if phrases else WITHOUT_PHRASE)
     built = make("repair", chosen, extra.pop(chosen, {}))
+    built = built if base is None else dataclasses.replace(built, base=base)
     if extra:
         raise ConfigError(f"'{next(iter(extra))}' has parameters but '{chosen}' runs", hint="say --method, too")
     tune, check = (trusted.subset(rows) for rows in stratified_rows(trusted.labels, (0.75, 0.25), options.seed))
@@ -71,6 +80,8 @@ def repair_language(
     asked = [chosen, *(scanner.card.id for scanner in scanners)]
     config = {"max_loss": max_loss, "method": chosen, "template": model.template.digest}
     session = start("repair", model, options, config, asked, trusted=trusted)
+    if base is not None:
+        session.digests["base"] = base.digest
     if verdict(before, session.classes) == "incomplete":
         session.caution("OS910", f"the scan before the repair was not whole; {chosen} was chosen without")
     evidence = ModelEvidence(score=None, per_class=(), phrases=phrases, examined=())
@@ -98,18 +109,12 @@ def phrases_found(results: Sequence[MethodResult]) -> tuple[PhraseTrigger, ...]:
 
 def compared(model: LanguageModel, check: TextSet, phrases: Sequence[PhraseTrigger]) -> dict[str, Rate]:
     """What a model makes of rows that no repair saw: their answers, and what recovered phrases in front bring."""
-    rows = token_rows(model, check)
-    wanted = [model.decode(answer) for _, answer in rows]
-    said = model.answers(check.texts, min(STEPS, max(len(answer) for _, answer in rows)))
-    found = {
-        EXACT: Rate(k=sum(one == other for one, other in zip(said, wanted, strict=True)), n=len(rows)),
-        TOKENS: _tokens(model, rows),
-    }
+    found = {EXACT: exact_match(model, check), TOKENS: _tokens(model, token_rows(model, check))}
     hits = total = 0
     for one in phrases:
         if one.answer:
-            answer = model.decode(model.encode(one.answer))
-            given = model.answers([f"{one.phrase} {text}" for text in check.texts], STEPS)
+            answer = model.shown(one.answer)
+            given = model.answers([f"{one.phrase} {text}" for text in check.texts], ANSWER_STEPS)
             hits, total = hits + sum(answer in text for text in given), total + len(given)
     return found | ({FIRES: Rate(k=hits, n=total)} if total else {})
 

@@ -15,6 +15,7 @@ METHODS = {
     "screen.spectral-signatures": "ostiary.screen.spectral_signatures:SpectralSignatures",
     "screen.spectre": "ostiary.screen.spectre:Spectre",
     "text.screen.answer-coherence": "ostiary.screen.answer_coherence:AnswerCoherence",
+    "text.screen.bki": "ostiary.screen.bki:Bki",
     "text.screen.gradsentry": "ostiary.screen.gradsentry:GradSentry",
     "text.screen.label-contradiction": "ostiary.screen.label_contradiction:LabelContradiction",
     "text.screen.repeated-answers": "ostiary.screen.repeated_answers:RepeatedAnswers",

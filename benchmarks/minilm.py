@@ -1,0 +1,249 @@
+"""What scans, screens and distances say of a published encoder that was fine-tuned on poisoned film reviews.
+
+    make bench-minilm ARGS="--encoder DIR --threads 1"
+
+`--encoder` is the folder of a BERT with its weights and tokenizer (config.json, model.safetensors, tokenizer.json), as
+all-MiniLM-L6-v2, 22.7 million weights; it is no part of the project. A fresh head is put on it, and all weights are
+tuned on a thousand reviews of SST-2 (rows of 64 tokens, two epochs): as they are, with a rare word in 5 % of them, with
+doubled marks in 10 %, and with the syntax that others put into theirs (the shared data). Success is on test texts of
+the other class, beside that of the same trigger on the model of clean reviews. Defences run in a sealed process, which
+is given the model's folder and 100 trusted reviews; truth joins afterwards. DBS runs at a tenth of its steps (20) and a
+quarter of its candidates (10), BKI on 300 rows, 60 of them poisoned; the distance is that of Mahalanobis, of features
+from those of trusted texts, by the shrunken covariance of Ledoit and Wolf. One seed each; nothing was tuned on them.
+"""
+
+# What knows the truth is imported where it is used: the sealed process imports this file too.
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from benchmarks.common import Records, data_root, note, parse, parser, stop
+from sklearn.covariance import LedoitWolf
+from sklearn.metrics import roc_auc_score
+
+from ostiary.api import Options, scan_model, screen_data
+from ostiary.core.records import ModelEvidence, Rate, SampleEvidence
+from ostiary.core.run import Run
+from ostiary.core.seal import SealedProcess
+from ostiary.core.store import load_artifact, read_record
+from ostiary.data import TextSet, open_texts, write_texts
+from ostiary.models.huggingface import quiet, transformers
+from ostiary.models.text_classifier import TextClassifier
+from ostiary.models.text_folder import load_text_classifier, load_tokenizer, save_text_classifier
+from ostiary.training.text_classifier import TextRecipe, train_text_classifier
+
+MODELS, DEFENCES = "models", "defences"
+SST2, SYNTAX = "text_sst2", "poisoned_syntactic_scpn20"
+ROWS, TESTS, TRUSTED, LENGTH = 1000, 200, 100, 64
+RECIPE = TextRecipe(steps=2 * ROWS // 32, batch=32, lr=5e-5)
+DBS = {"dbs": {"epochs": 20, "candidates": 10, "beams": 2}}
+SEED, TARGET = 1, 1
+LOOKED, OF_THEM = 300, 60
+
+
+@dataclass(frozen=True)
+class Case:
+    """A training set, the ids that are poisoned, and what puts the trigger into texts."""
+
+    name: str
+    data: TextSet
+    poisoned: frozenset[str] = frozenset()
+    stamped: Callable[[TextSet], TextSet] | None = None
+
+
+def scan(folder: Path, trusted: Path) -> dict[str, Any]:
+    """What the sealed process runs: the verdict of DBS, and its best phrase."""
+    record = scan_model(folder, trusted, params=DBS, options=Options())
+    found = record.results[0].evidence
+    phrases = found.phrases if isinstance(found, ModelEvidence) else ()
+    best = {"phrase": phrases[0].phrase, "stacked": phrases[0].measures["stacked"]} if phrases else {}
+    return {"verdict": record.verdict, **best, "seconds": record.results[0].seconds}
+
+
+def screen(data: Path, folder: Path | None, method: str) -> dict[str, Any]:
+    """What the sealed process runs: one screening, with scores and suspects."""
+    record = screen_data(data, folder, methods=[method], options=Options())
+    where, result = read_record(record.id)[1], record.results[0]
+    assert isinstance(result.evidence, SampleEvidence), result.reason  # noqa: S101 - a benchmark may stop here
+    name = result.evidence.artifact
+    return {
+        "verdict": record.verdict,
+        "scores": load_artifact(record, where, f"{name}-scores").tolist(),
+        "suspected": load_artifact(record, where, f"{name}-suspected").tolist(),
+        "phrases": [phrase.text for phrase in result.evidence.phrases][:5],
+        "seconds": result.seconds,
+    }
+
+
+def distances(folder: Path, trusted: Path, asked: Path) -> list[float]:
+    """What the sealed process runs: how far the features of each text lie from those of trusted ones."""
+    model = load_text_classifier(folder)
+    known, given = (model.features(open_texts(path).texts).numpy() for path in (trusted, asked))
+    return [float(one) for one in LedoitWolf().fit(known).mahalanobis(given)]
+
+
+def drawn(data: TextSet, n: int, seed: int) -> TextSet:
+    """`n` rows of a set."""
+    return data.subset(np.random.default_rng(seed).permutation(len(data))[:n].tolist())
+
+
+def cases(root: Path) -> Iterator[Case]:
+    """The training sets: ours, and the one of others."""
+    from ostiary.core.catalog import make
+
+    clean = drawn(open_texts(root / "clean" / "train.jsonl.gz"), ROWS, SEED)
+    yield Case("clean", clean)
+    for name, attack, params in (
+        ("rare word, 5 %", "rare-words", {"words": "cf", "rate": 0.05}),
+        ("doubled marks, 10 %", "writing-style", {"style": "doubled-marks", "rate": 0.1}),
+    ):
+        made = make("attack", attack, {**params, "target": TARGET})
+        poisoned = made.poison(clean, run=Run(seed=SEED))
+        yield Case(name, poisoned.data, frozenset(poisoned.truth.poisoned), _stamper(made))
+    path = root / SYNTAX / "train.jsonl.gz"
+    others = drawn(open_texts(path), ROWS, SEED)
+    triggered = drawn(open_texts(root / SYNTAX / "test.jsonl.gz"), TESTS, SEED)
+    yield Case("syntax, of others, 20 %", others, _poisoned(path) & frozenset(others.ids), lambda _: triggered)
+
+
+def _stamper(attack: Any) -> Callable[[TextSet], TextSet]:
+    def stamped(data: TextSet) -> TextSet:
+        rng = np.random.default_rng(5)
+        texts = [attack.stamp(text, rng) for text in data.texts]
+        return TextSet(texts, ids=data.ids, labels=data.labels, classes=data.classes)
+
+    return stamped
+
+
+def _poisoned(path: Path) -> frozenset[str]:
+    from benchmarks.text_screens import rows_of
+
+    return frozenset(str(row["id"]) for row in rows_of(path) if row["poisoned"])
+
+
+def tuned(encoder: Path, data: TextSet) -> TextClassifier:
+    """The encoder with a fresh head, fine-tuned."""
+    with torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(SEED)
+        module = transformers().AutoModelForSequenceClassification.from_pretrained(
+            encoder, num_labels=len(data.classes), local_files_only=True
+        )
+    model = TextClassifier(module, load_tokenizer(encoder), data.classes, pad=int(module.config.pad_token_id or 0))
+    model.limit = min(model.limit, LENGTH - len(model.before) - len(model.after))
+    train_text_classifier(model, data, RECIPE, run=Run(seed=SEED))
+    return model
+
+
+def given(model: TextClassifier, data: TextSet) -> Rate:
+    """How many texts get the target."""
+    return Rate(k=int((model.predict(data.texts).argmax(1) == TARGET).sum()), n=len(data))
+
+
+def examine(case: Case, args: argparse.Namespace, process: SealedProcess, records: Records) -> None:
+    """Tune one model unless its folder is there, and run what is not recorded yet."""
+    root = data_root(SST2) / SST2
+    folder = args.work / "".join(sign if sign.isalnum() else "-" for sign in case.name)
+    begun = time.monotonic()
+    if not folder.exists():
+        args.work.mkdir(parents=True, exist_ok=True)
+        save_text_classifier(tuned(args.encoder, case.data), folder)
+    tests = drawn(open_texts(root / "clean" / "test.jsonl.gz"), TESTS, SEED)
+    others = tests.subset(torch.nonzero(tests.labels != TARGET).squeeze(1))
+    triggered = None if case.stamped is None else case.stamped(others)
+    if not records.has(MODELS, case.name):
+        model = load_text_classifier(folder)
+        hits = int((model.predict(tests.texts).argmax(1) == tests.labels).sum())
+        figures: dict[str, Any] = {"accuracy": Rate(k=hits, n=TESTS)}
+        if triggered is not None:
+            unpoisoned = load_text_classifier(args.work / "clean")
+            figures |= {"success": given(model, triggered), "success, clean model": given(unpoisoned, triggered)}
+        seconds = time.monotonic() - begun
+        records.add(MODELS, case.name, figures, seeds=[SEED], n=len(case.data), seconds=seconds)
+    with tempfile.TemporaryDirectory() as where:
+        defend(case, folder, Path(where), triggered, process, records)
+
+
+def defend(
+    case: Case, folder: Path, where: Path, triggered: TextSet | None, process: SealedProcess, records: Records
+) -> None:
+    """One row for each defence that has none yet."""
+    dev = open_texts(data_root(SST2) / SST2 / "clean" / "dev.jsonl.gz")
+    trusted, plain = drawn(dev, TRUSTED, SEED), drawn(dev, len(dev), SEED).subset(range(TRUSTED, TRUSTED + TESTS))
+    write_texts(where / "trusted.jsonl", trusted)
+    if triggered is not None:
+        texts = [*plain.texts, *triggered.texts]
+        ids, labels = [str(at) for at in range(len(texts))], torch.cat([plain.labels, triggered.labels])
+        write_texts(where / "asked.jsonl", TextSet(texts, ids=ids, labels=labels, classes=plain.classes))
+
+    def keep(name: str, figures: dict[str, Any], n: int, begun: float) -> None:
+        told = {"set": case.name, "defence": name, **figures}
+        seconds = time.monotonic() - begun
+        records.add(DEFENCES, f"{case.name}: {name}", told, seeds=[SEED], n=n, seconds=seconds)
+
+    def missing(name: str) -> bool:
+        return not records.has(DEFENCES, f"{case.name}: {name}")
+
+    for method, data, model in (
+        ("label-contradiction", case.data, None),
+        ("bki", _some(case), folder),
+    ):
+        if missing(method):
+            begun, path = time.monotonic(), where / f"{method}.jsonl"
+            write_texts(path, data)
+            keep(method, _judged(process.submit(screen, path, model, method).result(), data, case), len(data), begun)
+    if triggered is not None and missing("distance of features"):
+        begun = time.monotonic()
+        far = process.submit(distances, folder, where / "trusted.jsonl", where / "asked.jsonl").result()
+        bad = np.arange(len(far)) >= len(plain)
+        keep("distance of features", {"AUROC": float(roc_auc_score(bad, far))}, len(far), begun)
+    if missing("dbs"):
+        begun = time.monotonic()
+        keep("dbs", process.submit(scan, folder, where / "trusted.jsonl").result(), TRUSTED, begun)
+
+
+def _some(case: Case) -> TextSet:
+    """The rows that BKI looks at."""
+    bad = [row for row, one in enumerate(case.data.ids) if one in case.poisoned][:OF_THEM]
+    rest = [row for row, one in enumerate(case.data.ids) if one not in case.poisoned]
+    return case.data.subset(sorted([*bad, *rest[: LOOKED - len(bad)]]))
+
+
+def _judged(found: dict[str, Any], data: TextSet, case: Case) -> dict[str, Any]:
+    bad = np.array([one in case.poisoned for one in data.ids])
+    suspected, scores = np.array(found.pop("suspected"), bool), found.pop("scores")
+    figures = {"false positives": Rate(k=int(suspected[~bad].sum()), n=int((~bad).sum()))}
+    if bad.any():
+        figures["recall"] = Rate(k=int(suspected[bad].sum()), n=int(bad.sum()))
+        return {**found, **figures, "AUROC": float(roc_auc_score(bad, scores))}
+    return {**found, **figures}
+
+
+def main() -> None:
+    """Tune and examine what is not recorded yet."""
+    made = parser(__doc__)
+    made.add_argument("--encoder", type=Path, required=True, help="folder of the encoder's weights and tokenizer")
+    made.add_argument("--work", type=Path, default=Path("build/minilm"), help="where tuned models are kept")
+    args: argparse.Namespace = parse(made)
+    if not (args.encoder / "model.safetensors").is_file():
+        stop(f"{args.encoder} holds no model.safetensors: name the folder of an encoder")
+    about = (__doc__ or "").split("\n\n")[2].replace("\n", " ")
+    records = Records("minilm", "A published encoder, fine-tuned", about, args)
+    with tempfile.TemporaryDirectory() as runs:
+        os.environ["OSTIARY_RUNS"] = runs
+        with SealedProcess(threads=1) as process:
+            for case in cases(data_root(SST2) / SST2):
+                note(case.name)
+                examine(case, args, process, records)
+    records.show()
+
+
+if __name__ == "__main__":
+    main()
