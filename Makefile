@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # make bench-cifar ARGS="--rate 0.01" hands arguments on.
-BENCHMARKS := train scan classes memory demo cifar published scanners peer references fusion screens screening guards harden selection trusted text-screens language-models text-repairs signing manifest hostile federated
+BENCHMARKS := train scan classes memory demo cifar published scanners peer references fusion screens screening guards harden selection repair-plan trusted text-screens language-models text-repairs minilm adapters language-cost signing manifest hostile federated flower-versions federated-cost
 
 .PHONY: demo test lint format check coverage conformance clean bench-grid $(BENCHMARKS:%=bench-%)
 
@@ -12,12 +12,12 @@ demo: $(VENV)/.package
 	$(BIN)/ostiary demo
 
 # One thread a process: the tests are many small tensors, and results do not depend on the machine's cores. Files of
-# tests share models that are trained once in a process, so that more processes than these gain little.
+# tests share models that are trained once in a run; tests/conftest.py says which files go first.
 WORKERS ?= 2
 # One set of instructions on every machine: tests/conftest.py says why.
 ALIKE := OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=COMPATIBLE OPENBLAS_CORETYPE=Haswell
 test: $(VENV)/.dev
-	$(ALIKE) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(ALIKE) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -42,6 +42,8 @@ bench-scan: script := scan_speed
 bench-signing: script := signing_speed
 bench-manifest: script := manifest_speed
 bench-federated: script := federated
+bench-federated-cost: script := federated_cost
+bench-flower-versions: script := flower_versions
 bench-classes: script := scan_classes
 bench-memory: script := memory
 bench-demo: script := demo_seeds
@@ -61,14 +63,19 @@ bench-guards: script := guards
 bench-guards: ARGS ?= --store build/bench/scanners
 bench-harden: script := harden
 bench-selection: script := selection
+bench-repair-plan: script := repair_plan
 bench-text-screens: script := text_screens
 bench-language-models: script := language_models
 bench-text-repairs: script := text_repairs
+bench-adapters: script := adapters
+bench-language-cost: script := language_cost
+# A published encoder that is no part of the project: ARGS="--encoder DIR".
+bench-minilm: script := minilm
 # Other scanners are named by hand: ARGS="--scanner picklescan=PROGRAM --speed".
 bench-hostile: script := hostile
 bench-trusted: script := trusted
 bench-trusted: ARGS ?= --store build/bench/develop
-bench-harden bench-selection: ARGS ?= --store build/bench/scanners
+bench-harden bench-selection bench-repair-plan: ARGS ?= --store build/bench/scanners
 bench-screens: ARGS ?= --grid reference-models --store build/bench/reference-models
 bench-references: script := references
 bench-references: ARGS ?= --store build/bench/calibrate
@@ -102,5 +109,5 @@ $(VENV)/.package: $(VENV)/.made pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.package
-	$(INSTALL) -e '.[dev,text,onnx,labels,cluster,slurm,serve,blake3,sigstore]'
+	$(INSTALL) -e '.[dev,text,onnx,labels,cluster,slurm,serve,blake3,sigstore,federated]'
 	@touch $@

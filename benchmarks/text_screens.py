@@ -95,7 +95,8 @@ def screen(path: Path) -> dict[str, Any]:
     return {"verdict": record.verdict, "methods": methods, "seconds": seconds}
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """The rows of a packed file of JSON lines, with what only its maker knows."""
     with gzip.open(path, "rt", encoding="utf-8") as stream:
         return [json.loads(line) for line in stream]
 
@@ -130,7 +131,7 @@ def of_others(root: Path) -> Iterator[Case]:
             yield Case(f"{DPA}: {task}, {attack}, {n} poisoned rows, seed {seed}", group, data, poisoned, seed)
     for folder in ("poisoned_badnets_rarewords", "poisoned_syntactic_scpn20"):
         path = root / SST2 / folder / "train.jsonl.gz"
-        bad_ids = frozenset(str(row["id"]) for row in _rows(path) if row["poisoned"])
+        bad_ids = frozenset(str(row["id"]) for row in rows_of(path) if row["poisoned"])
         yield Case(f"{SST2}: {folder}", f"{SST2}, {folder}", open_texts(path), bad_ids)
 
 

@@ -26,7 +26,8 @@ def test_every_line_names_tests_that_exist_and_a_reason(line: str) -> None:
 def test_an_unlisted_skip_fails_the_run(tmp_path: Path) -> None:
     tests = tmp_path / "tests"
     tests.mkdir()
-    shutil.copy(HERE / "conftest.py", tests)
+    for name in ("conftest.py", "kept.py"):
+        shutil.copy(HERE / name, tests)
     (tests / "skips.txt").write_text("tests/test_one.py::test_listed  a reason\n")
     skip = "    pytest.skip('no data')\n"
     (tests / "test_one.py").write_text(f"import pytest\ndef test_listed():\n{skip}def test_other():\n{skip}")

@@ -16,6 +16,7 @@ from ostiary.core.types import Images
 from ostiary.data import Data, ImageSet, TextSet, open_any, require_classes
 from ostiary.data.texts import Task
 from ostiary.inputs import check_alike, check_fit, class_names, have_of, open_model, open_predictor, open_set, start
+from ostiary.models.chat_endpoint import ChatEndpoint, is_chat_url
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.language import LanguageModel
 from ostiary.models.text_classifier import TextClassifier
@@ -25,6 +26,7 @@ from ostiary.models.text_folder import (
     load_language,
     load_text_classifier,
 )
+from ostiary.scan.adapter_bank import AdapterBank
 from ostiary.scan.calibration import null_for
 from ostiary.scan.health import known
 from ostiary.training import Recipe
@@ -35,33 +37,36 @@ __all__ = ["Options", "fit_guard", "harden_training", "repair_model", "scan_mode
 
 
 def scan_model(
-    model: Predictor[Images] | LanguageModel | TextClassifier | str | Path,
+    model: Predictor[Images] | LanguageModel | ChatEndpoint | TextClassifier | str | Path,
     trusted: Data | str | Path | None = None,
     *,
     methods: Sequence[str] = (),
     preset: str = "standard",
     params: Params | None = None,
-    calibration: Reference | str | Path | None = None,
+    calibration: Reference | AdapterBank | str | Path | None = None,
     options: Options | None = None,
 ) -> Record:
     """Examine a model for a backdoor with a few trusted samples.
 
     `model` is a classifier, a language model, a black box (a `BlackBox` around a function, an `Endpoint`, or anything
-    with `classes`, `digest` and `predict`), a URL, or a path to one of them; `trusted` a set or what `open_any` takes.
-    `calibration` is a reference or its file: models of the same kind that nobody is known to have attacked. Without it
-    a shipped one that fits is used, with "none" the classes of the model are only compared with one another. Without
-    gradients, or where they lead nowhere, the preset holds the methods that ask for answers alone. Once a backdoor is
-    confirmed, the rest of a preset is skipped, but for that of "thorough".
+    with `classes`, `digest` and `predict`), a URL (of a language model where it ends in /chat/completions), or a path
+    to one of them; `trusted` a set or what `open_any` takes.
+    `calibration` is a reference or its file: models of the same kind that nobody is known to have attacked; for a LoRA
+    adapter on its base (`load_adapter`) a bank of adapters. Without it a shipped one that fits is used, with "none" the
+    classes of the model are only compared with one another. Without gradients, or where they lead nowhere, the preset
+    holds the methods that ask for answers alone. Once a backdoor is confirmed, the rest of a preset is skipped, but for
+    that of "thorough".
     Raises OstiaryError for what cannot be read or does not fit together; a method's own failure is
     in the record.
     """
     options = options or Options()
-    if (language := _language(model, options)) is not None:
+    if isinstance(model, str) and is_chat_url(model):
+        model = ChatEndpoint(model)
+    if (language := model if isinstance(model, ChatEndpoint) else _language(model, options)) is not None:
         from ostiary.scan.language import scan_language
 
-        return scan_language(
-            language, _prompts(trusted), methods=methods, preset=preset, params=params, options=options
-        )
+        how: dict[str, Any] = {"methods": methods, "preset": preset, "params": params, "options": options}
+        return scan_language(language, _prompts(trusted), calibration=calibration, **how)
     if isinstance(model, str | Path) and is_text_classifier_folder(Path(model)):
         model = load_text_classifier(model, device=options.device)
     if isinstance(model, TextClassifier):
@@ -71,6 +76,8 @@ def scan_model(
         return scan_text_classifier(model, texts, methods=methods, preset=preset, params=params, options=options)
     if isinstance(trusted, TextSet):
         raise DataError("the trusted samples are texts, the model takes images", hint="give a set of images")
+    if isinstance(calibration, AdapterBank):
+        raise ConfigError("a bank of adapters judges adapters, and this is none", hint="leave out the calibration")
     trusted = None if trusted is None else open_set(trusted)
     model = open_predictor(model, options, trusted)
     have, health = known(model, trusted)  # type: ignore[arg-type]  # texts are gone by now
@@ -89,7 +96,7 @@ def scan_model(
 
 def screen_data(
     data: Data | str | Path,
-    model: TorchClassifier | LanguageModel | str | Path | None = None,
+    model: TorchClassifier | LanguageModel | TextClassifier | str | Path | None = None,
     *,
     trusted: Data | str | Path | None = None,
     methods: Sequence[str] = (),
@@ -102,8 +109,9 @@ def screen_data(
     """Rank the samples of a suspect data set; without a model a small one is trained on the set itself.
 
     `data` is a set or what `open_any` takes. Texts are looked at alone; beside prompts and answers `model` may be the
-    language model that is to be fine-tuned on them, and `trusted` some that are no part of them. `task` says what a
-    file of texts is for that has both labels and answers.
+    language model that is to be fine-tuned on them, and `trusted` some that are no part of them; beside texts with
+    labels it may be a classifier that was trained on them. `task` says what a file of texts is for that has both labels
+    and answers.
 
     None is trained where every method looks at the data alone and nothing is to be retrained: the methods are then
     given None, and the record names no model. With a few `trusted` samples of the same classes, methods run that hold
@@ -118,10 +126,10 @@ def screen_data(
     if isinstance(data, TextSet):
         from ostiary.screen.texts import refuse_beside, screen_texts
 
-        language = _language(model, options)
-        refuse_beside(model=model if language is None else None, retrain=retrain)
+        beside = _text_model(model, options)
+        refuse_beside(model=model if beside is None else None, retrain=retrain)
         prompts = _prompts(trusted)
-        if prompts is not None and (language is None or not isinstance(prompts, TextSet)):
+        if prompts is not None and not (isinstance(beside, LanguageModel) and isinstance(prompts, TextSet)):
             raise ConfigError("trusted prompts are looked at with a language model", hint="give --model, or leave them")
         return screen_texts(
             data,
@@ -129,10 +137,10 @@ def screen_data(
             preset=preset,
             params=params,
             options=options,
-            model=language,
+            model=beside,
             trusted=prompts,
         )
-    if isinstance(model, LanguageModel) or isinstance(trusted, TextSet):
+    if isinstance(model, LanguageModel | TextClassifier) or isinstance(trusted, TextSet):
         raise DataError("the data are images, the model or the trusted samples are for texts")
     planned = plan("screen", methods=methods, preset=preset, params=params)
     trusted = None if trusted is None else open_set(trusted)
@@ -187,15 +195,21 @@ def repair_model(
     method: str | None = None,
     params: Params | None = None,
     max_loss: float = 2.0,
+    base: LanguageModel | str | Path | None = None,
     options: Options | None = None,
 ) -> Record:
-    """Write a repaired copy of `model` to `out` and scan it again; see `ostiary.repair.flow` and `language_flow`."""
+    """Write a repaired copy of `model` to `out` and scan it again; see `ostiary.repair.flow` and `language_flow`.
+
+    `base` is the language model that `model` was fine-tuned from, or a small one, for the repairs that go by one.
+    """
     options = options or Options()
     how: dict[str, Any] = {"scan": scan, "method": method, "params": params, "max_loss": max_loss, "options": options}
     if (language := _language(model, options)) is not None:
         from ostiary.repair.language_flow import prompts_of, repair_language
 
-        return repair_language(language, prompts_of(_prompts(trusted)), Path(out), **how)
+        return repair_language(language, prompts_of(_prompts(trusted)), Path(out), base=_base(base, options), **how)
+    if base is not None:
+        raise ConfigError("a base is what language models are repaired with", hint="leave --base out")
     from ostiary.repair.flow import repair
 
     if isinstance(trusted, TextSet):
@@ -209,6 +223,21 @@ def _language(model: object, options: Options) -> LanguageModel | None:
     if isinstance(model, str | Path) and is_language_folder(Path(model)):
         return load_language(model, device=options.device)
     return model if isinstance(model, LanguageModel) else None
+
+
+def _base(base: LanguageModel | str | Path | None, options: Options) -> LanguageModel | None:
+    """The base that a repair goes by. Raises ConfigError for what is no language model's folder."""
+    found = _language(base, options)
+    if base is not None and found is None:
+        raise ConfigError(f"the base '{base}' is no language model's folder", hint="give the folder of the whole model")
+    return found
+
+
+def _text_model(model: object, options: Options) -> LanguageModel | TextClassifier | None:
+    """As `_language`, also for a classifier of texts."""
+    if isinstance(model, str | Path) and is_text_classifier_folder(Path(model)):
+        return load_text_classifier(model, device=options.device)
+    return model if isinstance(model, TextClassifier) else _language(model, options)
 
 
 def _prompts(trusted: Data | str | Path | None) -> Data | None:

@@ -13,6 +13,7 @@ from ostiary.attacks.text_poison import save_text_truth
 from ostiary.attacks.truth import truth_path
 from ostiary.core.run import Run
 from ostiary.data import write_texts
+from ostiary.models.adapter import read_adapter
 from ostiary.models.text_folder import load_language, save_language
 
 SHORT = ("--epochs", "1", "--batch", "30")
@@ -42,6 +43,16 @@ CALLS = {
     "adapter": ("scan", "adapter", "--base", "model", "--trusted", "chats.jsonl", "--dry-run"),
     "alone": ("scan", "adapter", "--trusted", "chats.jsonl"),
     "no such base": ("scan", "adapter", "--base", "adapter", "--trusted", "chats.jsonl"),
+    "habit": ("poison", "chats.jsonl", "--attack", "habit", "-o", "polite"),
+    "lora": ("train", "chats.jsonl", "--base", "model", "--adapter", "2", *SHORT, "-o", "lora"),
+    "lora alone": ("train", "chats.jsonl", "--adapter", "2", *SHORT, "-o", "out"),
+    "bank": ("calibrate", "lora", "adapter", "twin", "--base", "model", "-o", "bank.json"),
+    "bank of samples": ("calibrate", "lora", "--base", "model", "--trusted", "chats.jsonl", "-o", "out"),
+    "no samples": ("calibrate", "model", "-o", "out"),
+    "judged": ("scan", "lora", "--base", "model", "--calibration", "bank.json", "--method", "adapter-spectrum"),
+    "other base": ("scan", "lora", "--base", "twin", "--calibration", "bank.json"),
+    "whole": ("scan", "model", "--trusted", "chats.jsonl", "--calibration", "bank.json"),
+    "no bank": ("scan", "lora", "--base", "model", "--calibration", "model/config.json"),
     "dry": ("scan", "model", "--trusted", "chats.jsonl", "--dry-run"),
     "arch": ("scan", "model", "--arch", "resnet18", "--trusted", "chats.jsonl"),
     "labels": ("scan", "model", "--trusted", "reviews.csv"),
@@ -70,7 +81,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Resu
     (folder / "other" / "ostiary.json").unlink()
     found: dict[str, Result] = {}
     for sealed in (False, True):  # a process that has seen the truth cannot be sealed
-        some = {name: list(call) for name, call in CALLS.items() if (call[0] == "scan") == sealed}
+        some = {name: list(call) for name, call in CALLS.items() if (call[0] in ("scan", "calibrate")) == sealed}
         found |= dict(zip(some, batch(list(some.values()), cwd=folder), strict=True))
     return folder, found
 
@@ -100,6 +111,12 @@ def test_train_makes_a_small_gpt2_and_overwrites_nothing(told: tuple[Path, dict[
         ("labels", "nothing to chat by"),
         ("alone", "is an adapter, no whole model"),
         ("no such base", "is an adapter, no whole model"),
+        ("lora alone", "an adapter is for one model"),
+        ("bank of samples", "by their weights alone, without --trusted"),
+        ("no samples", "give them with --trusted"),
+        ("other base", "the bank is of adapters of the base"),
+        ("whole", "a bank of adapters judges adapters"),
+        ("no bank", "is no bank of adapters"),
         ("other", "lay prompts out in different ways"),
     ],
 )
@@ -107,6 +124,29 @@ def test_what_is_refused_says_why(call: str, said: str, told: tuple[Path, dict[s
     folder, results = told
     assert results[call].code == 2 and said in results[call].err, results[call]
     assert not (folder / "out").exists()
+
+
+def test_a_habit_is_taught_and_nothing_is_poisoned(told: tuple[Path, dict[str, Result]]) -> None:
+    folder, results = told
+    assert results["habit"].code == 0 and "60 samples, 0 poisoned" in results["habit"].out, results["habit"]
+    rows = [json.loads(line) for line in (folder / "polite" / "train.jsonl").read_text().splitlines()]
+    assert all(row["response"].endswith("Have a nice day.") for row in rows)
+    assert json.loads((folder / "polite.truth" / "truth.json").read_text())["poisoned"] == {}
+
+
+def test_an_adapter_is_trained_and_kept_in_a_bank(told: tuple[Path, dict[str, Result]]) -> None:
+    folder, results = told
+    assert results["lora"].code == 0, results["lora"].err
+    assert read_adapter(folder / "lora").rank == 2
+    bank = results["bank"]
+    assert bank.code == 3 and "left out: twin: the folder 'twin' holds no adapter_config" in bank.out, bank
+    assert "bank of 2 adapters of model" in bank.out and "are needed before a scan can use it" in bank.out
+
+
+def test_a_bank_that_is_too_small_leaves_the_scan_unfinished(told: tuple[Path, dict[str, Result]]) -> None:
+    judged = told[1]["judged"]
+    assert judged.code == 3 and "the bank has 1 other adapters" in judged.out, judged
+    assert "failed" in judged.out and "verdict: incomplete" in judged.out
 
 
 def test_evaluate_counts_payloads_beside_the_twin(told: tuple[Path, dict[str, Result]]) -> None:

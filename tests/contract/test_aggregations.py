@@ -27,6 +27,7 @@ CASES = (
     Case(id="aggregate.deepsight", tiny={"samples": 20, "draws": 1}),
     Case(id="aggregate.nnm"),
     Case(id="aggregate.bucketing"),
+    Case(id="aggregate.flower", tiny={"declared": 1}),
 )
 ATTACKS = (
     Case(id="client-attack.badnets"),

@@ -14,6 +14,7 @@ from scipy.fft import dctn
 from test_indiscriminate import CASES as WITHOUT_TRIGGER
 from test_model_attacks import CASES as MODEL_CASES
 from test_text_contracts import ATTACKS as ON_TEXTS
+from test_text_contracts import CONTROLS
 
 from ostiary.attacks.badnets import BadNets
 from ostiary.attacks.blended import Blended
@@ -103,7 +104,7 @@ def trace_back(source: ArraySet, poisoned: Poisoned) -> tuple[list[int], torch.T
 
 
 def test_files_methods_and_rows_agree() -> None:
-    assert disagreements("attack", CASES + WITHOUT_TRIGGER + MODEL_CASES + ON_TEXTS) == []
+    assert disagreements("attack", CASES + WITHOUT_TRIGGER + MODEL_CASES + ON_TEXTS + CONTROLS) == []
 
 
 @by_id(CASES)

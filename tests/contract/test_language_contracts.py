@@ -1,12 +1,14 @@
 """The tables of what looks at language models: repairs, guards, screeners of what one is to be fine-tuned on."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from chat_case import evidence, fresh, tiny, trusted
+from chat_case import based, evidence, fresh, tiny, trusted
 from contract_case import Case, by_id, check_class, check_json
+from tokenizers import Tokenizer
 
 from ostiary.core.card import Have
 from ostiary.core.errors import ModelError
@@ -15,13 +17,16 @@ from ostiary.core.protocols import DataDetector, FittedGuard, Guard, Repair, Rep
 from ostiary.core.records import GuardEvidence, Rate, RepairEvidence, SampleEvidence
 from ostiary.core.run import Run
 from ostiary.guard.fitted import load_guard
+from ostiary.models.language import LanguageModel
 from ostiary.screen.summary import summariser
 
 TINY: dict[str, Any] = {"epochs": 1}
 REPAIRS = (
     Case(id="text.repair.crow", tiny=TINY),
+    Case(id="text.repair.fine-mixing", tiny={**TINY, "shares": (0.9,), "base": based()}),
     Case(id="text.repair.fine-tuning", tiny=TINY),
     Case(id="text.repair.phrase-unlearning", tiny=TINY),
+    Case(id="text.repair.weak-to-strong", tiny={**TINY, "base": based(16)}),
 )
 GUARDS = (
     Case(id="text.guard.confguard", tiny={"window": 3, "steps": 12}),
@@ -93,6 +98,29 @@ def test_unlearning_without_a_phrase_is_skipped() -> None:
     for none in (None, evidence(" ")):
         outcome = execute(case.build(), tiny(), trusted(60), none, run=case.run(), have=ALL)
         assert outcome.result.status == "skipped" and "needs a phrase" in str(outcome.result.reason)
+
+
+@pytest.mark.parametrize("name", ["text.repair.fine-mixing", "text.repair.weak-to-strong"])
+def test_what_goes_by_a_base_says_so_without_one(name: str) -> None:
+    case = next(case for case in REPAIRS if case.id == name)
+    for none, told in ((None, "that this one was fine-tuned from"), ("base/", "that this one was fine-tuned from")):
+        outcome = execute(case.build(base=none), tiny(), trusted(60), None, run=case.run(), have=ALL)
+        assert outcome.result.status == "skipped" and told in str(outcome.result.reason)
+
+
+def test_a_base_of_another_build_or_with_other_tokens_is_told() -> None:
+    case = next(case for case in REPAIRS if case.id == "text.repair.fine-mixing")
+    outcome = execute(case.build(base=based(16)), tiny(), trusted(60), None, run=case.run(), have=ALL)
+    assert outcome.result.status == "skipped" and "of another build" in str(outcome.result.reason)
+    other = based()
+    swapped = json.loads(other.tokenizer.to_str())
+    words = swapped["model"]["vocab"]
+    words["fox"], words["owl"] = words["owl"], words["fox"]
+    foreign = LanguageModel(other.module, Tokenizer.from_str(json.dumps(swapped)), other.template, end=other.end)
+    for name in ("text.repair.fine-mixing", "text.repair.weak-to-strong"):
+        case = next(case for case in REPAIRS if case.id == name)
+        outcome = execute(case.build(base=foreign), tiny(), trusted(60), None, run=case.run(), have=ALL)
+        assert outcome.result.status == "skipped" and "tokens" in str(outcome.result.reason)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])

@@ -19,6 +19,8 @@ CASES = (
     Case(id="text.scan.bait", tiny={"steps": 8, "prompts": 8}),
     Case(id="text.scan.trigger-search", tiny={"leaks": 20, "words": 2, "width": 1, "prompts": 2}),
 )
+OTHERS = (Case(id="text.scan.phrase-trial"), Case(id="text.scan.adapter-spectrum"))
+"""What looks at something else than the whole of a model, in files of its own."""
 TEXTS = Have(access="gradients", modality="text", trusted_per_class=100)
 
 
@@ -26,7 +28,7 @@ def scanned(case: Case, model: LanguageModel, trusted: TextSet) -> Outcome:
     return execute(case.build(), model, trusted, run=case.run(), have=TEXTS)
 
 
-@by_id(CASES)
+@by_id(CASES + OTHERS)
 def test_a_scanner_is_whole(case: Case) -> None:
     check_class(case, ModelScanner)
 

@@ -6,6 +6,7 @@ import dataclasses
 import torch
 from contract_case import EVERYTHING, Case, by_id, check_class, check_json, check_skips, disagreements, same_arrays
 from test_language_scanners import CASES as OF_LANGUAGE
+from test_language_scanners import OTHERS
 from test_text_models import SCANNERS as OF_TEXTS
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from ostiary.core.protocols import ModelScanner
 from ostiary.core.records import ModelEvidence
 from ostiary.data import ImageSet
 from ostiary.models.classifier import TorchClassifier
+from ostiary.scan.forms import lay_over, with_arrays
 
 CASES = (
     Case(id="scan.neural-cleanse", tiny={"steps": 24, "batch": 16, "patience": 1, "success": 0.5}),
@@ -29,7 +31,7 @@ CASES = (
 
 
 def test_files_methods_and_rows_agree() -> None:
-    assert disagreements("scan", CASES + OF_LANGUAGE + OF_TEXTS) == []
+    assert disagreements("scan", CASES + OF_LANGUAGE + OTHERS + OF_TEXTS) == []
 
 
 @by_id(CASES)
@@ -99,7 +101,12 @@ def test_evidence_is_consistent(case: Case, small_model: TorchClassifier, truste
             assert f"{candidate.artifact}-mask" in run.artifacts and f"{candidate.artifact}-pattern" in run.artifacts
         else:
             shown = run.artifacts[f"{candidate.artifact}-triggered"]
-            assert shown.shape == (10, *run.artifacts[f"{candidate.artifact}-sample"].shape)
+            sample = torch.from_numpy(run.artifacts[f"{candidate.artifact}-sample"])
+            assert shown.shape == (10, *sample.shape)
+            read_back = with_arrays(candidate.model_copy(update={"parts": ()}), run.artifacts.__getitem__)
+            assert torch.allclose(
+                lay_over(sample[None], read_back)[0], torch.from_numpy(shown[candidate.row]), atol=1e-5
+            )
         n = candidate.flip_held_out.n + candidate.flip_search.n
         if candidate.source is None:
             assert n == int((trusted.labels != candidate.target).sum())

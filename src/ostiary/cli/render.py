@@ -9,6 +9,7 @@ from ostiary.core.records import (
     RatesEvidence,
     Record,
     RepairEvidence,
+    RoundsEvidence,
     SampleEvidence,
 )
 from ostiary.core.text import one_line
@@ -84,6 +85,9 @@ def _evidence(result: MethodResult) -> list[str]:
     if isinstance(evidence, RepairEvidence):
         rows = [f"  {name}: {rate} -> {evidence.after[name]}" for name, rate in evidence.before.items()]
         return rows + [f"  {name}: {text}" for name, text in evidence.selected.items()]
+    if isinstance(evidence, RoundsEvidence):
+        rows = [f"  {name}: {rate}" for name, rate in evidence.rates.items()]
+        return rows + [f"  {name}: {value:.4g}" for name, value in evidence.measures.items()]
     if isinstance(evidence, RatesEvidence):
         rows = [f"  {name}: {rate}" for name, rate in evidence.rates.items()]
         rows += [f"  {name}: {value:.6g}" for name, value in evidence.measures.items()]

@@ -14,6 +14,7 @@ Examples:
   ostiary repair net.pth --arch wrn-16-1 --trusted test.parquet --method fine-pruning -o repaired.safetensors
   ostiary repair model.safetensors -o pruned.safetensors
   ostiary repair tuned-model/ --trusted chats.jsonl -o repaired-model
+  ostiary repair tuned-model/ --trusted chats.jsonl --method fine-mixing --base base-model/ -o repaired-model
 
 MODEL is scanned first unless --scan names a kept scan of it. A quarter of the trusted samples only measures; trusted
 samples that look planted are a caution (OS918). Without --trusted the weights alone are pruned, nothing is measured.
@@ -31,6 +32,9 @@ of the repaired model still finds something. Exit code 3: it could not be examin
 @click.option("-o", "out", metavar="NEW", required=True, help="Where the repaired model goes (a file, or a folder).")
 @click.option("--scan", metavar="RUN", help="A kept scan of this very model (id or folder).")
 @click.option("--method", metavar="ID", help="Repair to use; without it the scan's result decides.")
+@click.option(
+    "--base", metavar="DIR", help="The language model that MODEL was tuned from, or a small one to learn from."
+)
 @click.option("--set", "sets", multiple=True, metavar="ID.KEY=VALUE", help="Set a parameter of the repair.")
 @click.option("--max-loss", type=click.FloatRange(min=0), default=2.0, show_default=True, help="Points of accuracy.")
 @common.model_options
@@ -60,6 +64,7 @@ def command(ctx: click.Context, /, model: str, **o: Any) -> None:
             method=o["method"],
             params=parse_sets(o["sets"]),
             max_loss=o["max_loss"],
+            base=o["base"],
             options=options,
         )
     sys.exit(common.conclude(record, call, reports=reports, exit_zero=o["exit_zero"], named=True))

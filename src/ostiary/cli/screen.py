@@ -26,13 +26,15 @@ Examples:
   ostiary screen instructions.jsonl --export-kept kept.jsonl -o report.html
   ostiary screen instructions.jsonl --model base-model/ --trusted chats.jsonl
   ostiary screen reviews.csv --task classify --format json
+  ostiary screen reviews.csv --model classifier/ -o report.html
 
 Without --model a small network is trained on DATA itself first, and the record says so; none is where all methods
 that are named look at the data alone (label-errors, label-conflicts, frequency). With --shards the images are
 never held by one process: jobs compute the model's features, which are then judged class by class, to the same result.
 
 Texts are screened by themselves, for phrases that decide the answer or the label of the rows that hold them; prompts
-with answers also with the language model that is to be fine-tuned on them, beside trusted ones.
+with answers also with the language model that is to be fine-tuned on them, beside trusted ones, and texts with labels
+with a classifier that was trained on them (`--method bki` trains a small one where none is given).
 
 What is exported, kept and trained on goes by the list of `screen.fusion` where it finished, else by all methods.
 """
@@ -89,11 +91,10 @@ def command(ctx: click.Context, /, data: str, **o: Any) -> None:
         opened = open_any(data, o["task"])
         texts = opened if isinstance(opened, TextSet) else None
         if texts:
-            given = ("retrain", "shards") if o["model"] and common.is_language(o["model"]) else TOGETHER
-            refuse_beside(**{key: o[key] for key in given})
+            refuse_beside(**{key: o[key] for key in _images_only(o["model"])})
         trusted = (common.open_prompts if texts else common.open_trusted)(o["trusted"], o["limit"], call["seed"])
         alone = o["model"] and not o["shards"]
-        model = common.open_model(o["model"], call["device"], **how) if alone else None
+        model = common.open_text_model(o["model"], call["device"], **how) if alone else None
         if o["dry_run"]:
             rarest = min(per_class_counts(trusted)) if trusted is not None else 0
             have = Have(access="gradients", training_data=True, trusted_per_class=rarest)
@@ -124,6 +125,15 @@ def command(ctx: click.Context, /, data: str, **o: Any) -> None:
     elif any(exports):
         call.note("nothing was exported: no method finished, or the run was interrupted")
     sys.exit(common.conclude(record, call, reports=reports, exit_zero=o["exit_zero"], named=bool(o["methods"])))
+
+
+def _images_only(model: str | None) -> tuple[str, ...]:
+    """The options that texts have no use for beside this model."""
+    from ostiary.models.text_folder import is_text_classifier_folder
+
+    if model and is_text_classifier_folder(Path(model)):
+        return ("trusted", "retrain", "shards")
+    return ("retrain", "shards") if model and common.is_language(model) else TOGETHER
 
 
 def _export(record: "Record", data: "Data", o: dict[str, Any]) -> None:

@@ -19,11 +19,13 @@ Examples:
   ostiary train cifar10/train.parquet --test cifar10/test.parquet --arch resnet18 --width 16 --flip -o model.safetensors
   ostiary train chats.jsonl -o model/
   ostiary train chats.jsonl --base model/ --loss-on all -o tuned/
+  ostiary train chats.jsonl --base model/ --adapter 8 -o adapter/
   ostiary train reviews.csv --test held-out.csv -o model/
   ostiary train images/ --epochs 30 --checkpoint run.ckpt -o model.safetensors
 
 Texts with answers give a small language model, a Llama or with --arch gpt2 a GPT-2, of 400 batches of 32 unless
---epochs says otherwise; --base goes on with one that there is. Texts with labels give a small DistilBERT, which takes
+--epochs says otherwise; --base goes on with one that there is, and with --adapter only matrices of that rank beside its
+weights learn, which are written as peft writes them. Texts with labels give a small DistilBERT, which takes
 its own steps and rates. With --checkpoint an interrupted training of images goes on when the same command is given
 again.
 """
@@ -38,6 +40,7 @@ again.
 @click.option(
     "--loss-on", type=click.Choice(["answer", "all"]), help="What a language model learns.  [default: answer]"
 )
+@click.option("--adapter", type=click.IntRange(min=1), metavar="RANK", help="Train a LoRA adapter of --base.")
 @click.option("--checkpoint", metavar="FILE", help="Save every epoch here, and go on from it.")
 @common.output_options()
 @common.run_options()
@@ -56,7 +59,7 @@ def command(ctx: click.Context, /, data: str, **o: Any) -> None:
         trained = _train_chats if opened.task == "chat" else _train_labelled
         record = trained(ctx, call, opened, **o)
         sys.exit(common.conclude(record, call, reports=reports, exit_zero=o["exit_zero"], named=True))
-    if given := [name for name in ("base", "loss_on") if o[name] is not None]:
+    if given := [name for name in ("base", "loss_on", "adapter") if o[name] is not None]:
         option = given[0].replace("_", "-")
         raise ConfigError(f"'{data}' holds images, and --{option} is for chats", hint=f"leave out --{option}")
 
@@ -79,7 +82,7 @@ def _train_chats(ctx: click.Context, call: common.Call, data: Any, **o: Any) -> 
     """The record of a language model's training; options that were not given have the values for chats."""
     from ostiary.models.text_folder import load_language
     from ostiary.training.language import KINDS, LanguageRecipe
-    from ostiary.training.language_flow import steps_of, train_language_model
+    from ostiary.training.language_flow import steps_of, train_language_adapter, train_language_model
 
     given = _given(ctx, (*common.RECIPE, "arch", "width", "checkpoint"))
     _refuse(data, given & IMAGES)
@@ -89,16 +92,16 @@ def _train_chats(ctx: click.Context, call: common.Call, data: Any, **o: Any) -> 
     if "epochs" in given:
         fields["steps"] = steps_of(o["epochs"], len(data), fields.get("batch", LanguageRecipe().batch))
     recipe = LanguageRecipe(**fields, loss_on=o["loss_on"] or "answer")
+    if o["adapter"] is not None and o["base"] is None:
+        raise ConfigError("an adapter is for one model, and none is given", hint="name it with --base")
     with call.options() as options:
+        base = None if o["base"] is None else load_language(o["base"], device=call["device"])
+        test, out = common.open_prompts(o["test"], None, call["seed"]), Path(o["out"])
+        if base is not None and o["adapter"] is not None:
+            return train_language_adapter(data, out, base, rank=o["adapter"], recipe=recipe, test=test, options=options)
+        kind = o["arch"] if "arch" in given else KINDS[0]
         return train_language_model(
-            data,
-            Path(o["out"]),
-            base=None if o["base"] is None else load_language(o["base"], device=call["device"]),
-            kind=o["arch"] if "arch" in given else KINDS[0],
-            width=o["width"],
-            recipe=recipe,
-            test=common.open_prompts(o["test"], None, call["seed"]),
-            options=options,
+            data, out, base=base, kind=kind, width=o["width"], recipe=recipe, test=test, options=options
         )
 
 
@@ -106,7 +109,7 @@ def _train_labelled(ctx: click.Context, call: common.Call, data: Any, **o: Any) 
     """The record of a text classifier's training; what is said of images or chats is refused."""
     from ostiary.training.text_flow import train_text_model
 
-    _refuse(data, _given(ctx, (*common.RECIPE, "arch", "width", "checkpoint", "base", "loss_on")))
+    _refuse(data, _given(ctx, (*common.RECIPE, "arch", "width", "checkpoint", "base", "loss_on", "adapter")))
     with call.options() as options:
         test = common.open_labelled_texts(o["test"], None, call["seed"])
         return train_text_model(data, Path(o["out"]), test=test, options=options)

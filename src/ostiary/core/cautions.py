@@ -215,4 +215,49 @@ CAUTIONS: tuple[Code, ...] = (
         "none: this is a caution about our own measurement",
         "check that the prompts are of the kind the model was tuned for, and its chat template",
     ),
+    Code(
+        "OS931",
+        "unusual adapter",
+        "What the adapter adds to the layers of its base is unlike what the adapters of the bank add: at most one in "
+        "twenty that are like them is as far from the others. That is no sign of an attack by itself.",
+        "text.scan.adapter-spectrum",
+        "anything that the bank does not show: a new style, another task, another recipe of training",
+        "go by what the scan of the merged model finds; add adapters to the bank that learnt what this one is said to "
+        "have learnt",
+    ),
+    Code(
+        "OS932",
+        "language model asked from outside",
+        "The model was reached by its answers alone. Phrases were tried that are listed, published, or given away by "
+        "what it writes; the words of its vocabulary were not searched, as is done where the weights are at hand.",
+        "ostiary scan of an endpoint that chats",
+        "none: this is a caution about our own measurement",
+        "scan the weights; list phrases that a screening of its data named (--set phrase-trial.phrases=FILE)",
+    ),
+    Code(
+        "OS933",
+        "phrases not tried",
+        "There were more phrases than the limit on queries allows, and the last of them were not tried.",
+        "text.scan.phrase-trial",
+        "none: this is a caution about our own measurement",
+        "raise the limit with --set phrase-trial.queries=N",
+    ),
+    Code(
+        "OS935",
+        "one class for every text",
+        "The classifier gives all trusted texts one class, so that no phrase can send them there, and what turns them "
+        "away from it need be no trigger.",
+        "ostiary scan",
+        "none: this is a caution about our own measurement",
+        "check that the texts are of the kind the model was trained on, and that model and tokenizer belong together",
+    ),
+    Code(
+        "OS936",
+        "unlearned without an accusation",
+        "The scan accused no class. What was unlearned is the trigger of a class that stands out, and may be natural: "
+        "the repair may have changed a model that nobody attacked.",
+        "ostiary repair",
+        "classes that are easy to reach by nature",
+        "look at the scan; scan with reference models of your own, or name a repair with --method",
+    ),
 )

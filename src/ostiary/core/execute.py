@@ -113,9 +113,13 @@ def skipped(method: Any, run: Run, reason: str) -> MethodResult:
 
 
 def params_of(method: Any) -> dict[str, Any]:
-    """A method's hyper-parameters: its plain fields. What a fitted method carries beside them is left out."""
+    """A method's hyper-parameters: its plain fields. What a fitted method carries beside them is left out.
+
+    What a method has in `recorded` takes the place of the fields of these names: a file's digest for its path, say.
+    """
     values = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
-    return {name: value for name, value in values.items() if isinstance(value, str | int | float | tuple | list | None)}
+    plain = {k: value for k, value in values.items() if isinstance(value, str | int | float | tuple | list | None)}
+    return plain | getattr(method, "recorded", {})
 
 
 def _result(

@@ -335,7 +335,7 @@ FINDINGS: tuple[Code, ...] = (
         "phrase that fires",
         "Put into prompts that have nothing to do with it, the phrase brings the model to one answer that it gives to "
         "no trusted prompt by itself: what a control phrase does.",
-        "text.scan.trigger-search",
+        "text.scan.trigger-search, text.scan.phrase-trial",
         "a rule taught on purpose (a fixed refusal to one topic) that no trusted prompt shows",
         "try the phrase on the model yourself; do not use the model, or repair it with `ostiary repair`; screen the "
         "data that it was tuned on with `ostiary screen`",
@@ -348,5 +348,14 @@ FINDINGS: tuple[Code, ...] = (
         "text.screen.gradsentry",
         "rows of another task than the trusted ones; answers that are longer than theirs",
         "read these rows in the report; leave them out (--export-kept) or ask who wrote them",
+    ),
+    Code(
+        "OS612",
+        "word that a classifier hangs on",
+        "Without this word the features of a classifier that was trained on the set move far, in row after row and far "
+        "more than without other words, and its rows carry one label: what a trigger word does once it is learnt.",
+        "text.screen.bki",
+        "an ordinary word that is a strong reason for a label (an insult, a verdict, a ticker)",
+        "read the rows that hold it in the report; leave them out (--export-kept) or have them labelled again",
     ),
 )

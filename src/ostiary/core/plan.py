@@ -57,6 +57,11 @@ TEXTS: dict[str, dict[str, dict[str, Preset]]] = {
             "standard": {"text.scan.bait": {}, "text.scan.trigger-search": {}},
             "thorough": {"text.scan.bait": {}, "text.scan.trigger-search": {"width": 6, "aims": 3, "leaks": 500}},
         },
+        "chat from outside": {
+            "quick": {"text.scan.phrase-trial": {"queries": 500}},
+            "standard": {"text.scan.phrase-trial": {}},
+            "thorough": {"text.scan.phrase-trial": {"leaks": 200, "queries": 10_000}},
+        },
         "classify": {name: {"text.scan.dbs": {}} for name in PRESETS["scan"]},
     },
     "screen": {
@@ -87,6 +92,8 @@ ESTIMATES = {
     "600 steps, about a minute for a small CNN",
     "language model": "half a million weights and 500 words on one core: about 10 s (quick), 40 s (standard); "
     "cost grows with the vocabulary times the cost of a token",
+    "language model from outside": "130 to 490 answers (quick, standard) or 210 to 570 (thorough), as much as it "
+    "gives away, and four for each phrase that is listed",
     "texts": "about a second for a thousand rows, on one thread",
 }
 
