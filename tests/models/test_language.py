@@ -1,5 +1,9 @@
 """The language model: padding and batches change nothing, answers end, losses are those of a plain pass."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from language_case import attacked, chats, fresh, twin
@@ -30,6 +34,19 @@ def test_losses_depend_neither_on_the_batch_nor_on_its_padding(kind: str) -> Non
     alone = torch.cat([model.losses([row]) for row in rows])
     assert torch.allclose(together, alone, atol=1e-5)
     assert torch.allclose(together.flip(0), model.losses(rows[::-1]), atol=1e-5)
+
+
+def test_a_model_sent_to_another_process_gives_its_hidden_states(tmp_path: Path) -> None:
+    """transformers knows no class that the process has not built."""
+    torch.save(fresh(), tmp_path / "model")
+    code = f"""
+import torch
+model = torch.load({str(tmp_path / "model")!r}, weights_only=False)
+ids, mask = model.padded([[1, 2, 3]])
+print(len(model.run(ids, mask, use_cache=False, output_hidden_states=True).hidden_states))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and int(done.stdout) > 1, done.stderr
 
 
 def test_the_loss_is_that_of_the_answer_or_of_all_tokens() -> None:

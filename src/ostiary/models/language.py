@@ -84,6 +84,15 @@ class LanguageModel:
         self._positions = "position_ids" in inspect.signature(module.forward).parameters
         self._limit = int(getattr(config, "max_position_embeddings", None) or MAX_ROW)
 
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Build the module's class once, without weights.
+
+        transformers gives hidden states only of classes that were built in this process, and a pickled module was not.
+        """
+        self.__dict__.update(state)
+        with torch.device("meta"):
+            type(self.module)(config_of(self.module))
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
