@@ -197,7 +197,7 @@ def test_a_scan_of_an_adapter_counts_on_its_own_base(signed: Signed) -> None:
     below = digest(signed.folder / "tokenizer").root.hex()
     for base, expected in ((below, []), (None, ["OS776"]), ("b" * 64, ["OS776"])):
         reasons, _ = scan_reasons(
-            [where], Model(root, base, None, "model"), policy(signed, "separate = false"), now=NOW
+            [where], Model(root, base, None, "model"), policy(signed, "separate = false"), now=datetime.now(UTC)
         )
         assert [one.code for one in reasons] == expected
 
@@ -219,7 +219,7 @@ def test_time(signed: Signed, days: int, scan: str, expected: list[str]) -> None
         [where],
         Model(root, None, None, "model"),
         policy(signed, f"separate = false\n{scan}"),
-        now=NOW + timedelta(days=days),
+        now=datetime.now(UTC) + timedelta(days=days),
     )
     assert [one.code for one in reasons] == expected
     assert bool(told) == (not expected) and all("not for whole-image" in one for one in told)
@@ -433,9 +433,9 @@ def test_every_changed_bit_of_a_statement_refuses(signed: Signed, at: int, bit: 
     changed = signed.folder.parent / "changed.scan"
     changed.write_bytes(data)
     model = Model(digest(signed.folder).root.hex(), None, None, "model")
-    assert scan_reasons([changed], model, policy(signed, "separate = false"), now=NOW)[0]
+    assert scan_reasons([changed], model, policy(signed, "separate = false"), now=datetime.now(UTC))[0]
     changed.write_bytes(whole)
-    assert scan_reasons([changed], model, policy(signed, "separate = false"), now=NOW)[0] == []
+    assert scan_reasons([changed], model, policy(signed, "separate = false"), now=datetime.now(UTC))[0] == []
 
 
 def test_say_states_no_nonsense() -> None:
