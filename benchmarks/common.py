@@ -38,12 +38,14 @@ def stop(text: str) -> NoReturn:
     sys.exit(2)
 
 
-def parser(about: str | None) -> argparse.ArgumentParser:
-    """An argument parser with the options that every script has."""
+def parser(about: str | None, *, summary: bool = False) -> argparse.ArgumentParser:
+    """An argument parser with the options that every script has, and --summary for those that sum up their rows."""
     made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--records", type=Path, default=HERE / "records", help="folder of the records")
     made.add_argument("--again", action="store_true", help="measure rows anew that are recorded already")
     made.add_argument("--threads", type=int, default=None, help="torch threads (default: torch's own choice)")
+    if summary:
+        made.add_argument("--summary", action="store_true", help="only sum up the rows that there are")
     return made
 
 

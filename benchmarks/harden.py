@@ -167,13 +167,12 @@ def _all(args: argparse.Namespace, records: Records) -> None:
 
 def main() -> None:
     """Train what is not recorded yet, and sum up."""
-    made = parser(__doc__)
+    made = parser(__doc__, summary=True)
     made.add_argument("--grid", default="scanners", help="name of a grid in benchmarks/grids (default scanners)")
     made.add_argument("--store", type=Path, help="where that grid was run")
     made.add_argument("--method", nargs="*", choices=METHODS, help="only these methods")
     made.add_argument("--attack", nargs="*", help="only these attacks, by their names in the grid")
     made.add_argument("--twins", nargs="*", type=int, default=[300, 301], help="seeds of the twins to train on")
-    made.add_argument("--summary", action="store_true", help="only sum up the rows that there are")
     args = parse(made)
     if not args.summary and args.store is None:
         made.error("--store is missing")

@@ -19,7 +19,6 @@ of the held-out prompts.
 
 # What knows the truth is imported where it is used: the sealed process imports this file too.
 
-import argparse
 import os
 import tempfile
 import time
@@ -238,16 +237,9 @@ def summarise(records: Records) -> None:
     records.add(SUMMARY, "cost", cost, seeds=[], n=len(rows), seconds=0.0)
 
 
-def arguments() -> argparse.Namespace:
-    """The options."""
-    made = parser(__doc__)
-    made.add_argument("--summary", action="store_true", help="only sum up the rows that there are")
-    return parse(made)
-
-
 def main() -> None:
     """Scan the models that are not recorded yet, and sum up."""
-    args = arguments()
+    args = parse(parser(__doc__, summary=True))
     about = (__doc__ or "").split("\n\n", 2)[2].replace("\n", " ")
     records = Records("language_models", "Scans of small language models", about, args)
     cases = [] if args.summary else [*ATTACKED, *UNATTACKED]

@@ -134,7 +134,7 @@ def summarise(records: Records) -> None:
 
 def arguments() -> argparse.Namespace:
     """The options."""
-    made = parser(__doc__)
+    made = parser(__doc__, summary=True)
     made.add_argument("--grid", default="scanners", help="name of a grid in benchmarks/grids (default scanners)")
     made.add_argument("--store", type=Path, help="where that grid was run")
     made.add_argument("--reference", type=Path, nargs="*", default=[], help="references, of which the fitting is taken")
@@ -142,7 +142,6 @@ def arguments() -> argparse.Namespace:
     made.add_argument("--arch", default="small-cnn", help="architecture of the models (default small-cnn)")
     made.add_argument("--models", type=int, default=6, help="attacked models, and as many twins (default 6)")
     made.add_argument("--budget", type=int, default=None, help="trusted images per class (default: the grid's first)")
-    made.add_argument("--summary", action="store_true", help="only sum up the rows that there are")
     args = parse(made)
     if not args.summary and args.store is None:
         made.error("--store is missing")

@@ -136,11 +136,10 @@ def _all(args: argparse.Namespace, records: Records) -> None:
 
 def main() -> None:
     """Repair what is not recorded yet, and sum up."""
-    made = parser(__doc__)
+    made = parser(__doc__, summary=True)
     made.add_argument("--grid", default="repairs", help="name of a grid in benchmarks/grids (default repairs)")
     made.add_argument("--store", type=Path, help="where that grid was run")
     made.add_argument("--budget", type=int, nargs="*", help="trusted images per class (default: the grid's)")
-    made.add_argument("--summary", action="store_true", help="only sum up the rows that there are")
     args = parse(made)
     if not args.summary and args.store is None:
         made.error("--store is missing")

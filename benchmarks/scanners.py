@@ -238,7 +238,7 @@ def _later(row: dict[str, Any]) -> bool:
 
 def arguments() -> argparse.Namespace:
     """The options."""
-    made = parser(__doc__)
+    made = parser(__doc__, summary=True)
     made.add_argument("--grid", default="scanners", help="name of a grid in benchmarks/grids (default scanners)")
     made.add_argument("--store", type=Path, help="where that grid was run")
     made.add_argument(
@@ -249,7 +249,6 @@ def arguments() -> argparse.Namespace:
     made.add_argument(
         "--kind", nargs="*", default=["attack", "twin", "benign"], help="models to scan (default: attack twin benign)"
     )
-    made.add_argument("--summary", action="store_true", help="only sum up the rows that there are")
     args = parse(made)
     if not args.summary and args.store is None:
         made.error("--store is missing")

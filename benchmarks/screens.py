@@ -261,12 +261,11 @@ def _all(plan: "Plan", args: argparse.Namespace, records: Records) -> None:
 
 def main() -> None:
     """Screen the sets that are not recorded yet, and sum up."""
-    made = parser(__doc__)
+    made = parser(__doc__, summary=True)
     made.add_argument("--grid", default="reference-models", help="name of a grid in benchmarks/grids")
     made.add_argument("--store", type=Path, help="where that grid was run")
     made.add_argument("--kind", nargs="*", default=["attack", "twin", "benign"], help="sets to screen")
     made.add_argument("--retrain", nargs="*", default=[], choices=METHODS, help="train on what these methods keep")
-    made.add_argument("--summary", action="store_true", help="only sum up the rows that there are")
     args = parse(made)
     if not args.summary and args.store is None:
         made.error("--store is missing")

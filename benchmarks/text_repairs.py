@@ -16,7 +16,6 @@ survives a repair here is to be expected to survive there, and not the other way
 
 # What knows the truth is imported where it is used: the sealed process imports this file too.
 
-import argparse
 import tempfile
 import time
 from collections.abc import Mapping
@@ -208,9 +207,7 @@ def summarise(records: Records) -> None:
 
 def main() -> None:
     """Repair what is not recorded yet."""
-    made = parser(__doc__)
-    made.add_argument("--summary", action="store_true", help="only sum up the rows that there are")
-    args: argparse.Namespace = parse(made)
+    args = parse(parser(__doc__, summary=True))
     about = (__doc__ or "").split("\n\n")[2].replace("\n", " ")
     records = Records("text_repairs", "Repairs of language models", about, args)
     if not args.summary:

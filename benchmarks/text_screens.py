@@ -14,7 +14,6 @@ two and on a thousand instructions, 500 of them among the 700 here, poisoned by 
 
 # What knows the truth is imported where it is used: the sealed process imports this file too.
 
-import argparse
 import gzip
 import json
 import os
@@ -245,9 +244,7 @@ def summarise(records: Records) -> None:
 
 def main() -> None:
     """Screen what is not recorded yet."""
-    made = parser(__doc__)
-    made.add_argument("--summary", action="store_true", help="only sum up the rows that there are")
-    args: argparse.Namespace = parse(made)
+    args = parse(parser(__doc__, summary=True))
     about = (__doc__ or "").split("\n\n")[2].replace("\n", " ")
     records = Records("text_screens", "Screenings of texts", about, args)
     if not args.summary:

@@ -98,11 +98,10 @@ def summarise(records: Records) -> None:
 
 def arguments() -> argparse.Namespace:
     """The options."""
-    made = parser(__doc__)
+    made = parser(__doc__, summary=True)
     made.add_argument("--grid", default="develop", help="name of a grid in benchmarks/grids (default develop)")
     made.add_argument("--store", type=Path, help="where that grid was run")
     made.add_argument("--arch", default="small-cnn", help="architecture of the models (default small-cnn)")
-    made.add_argument("--summary", action="store_true", help="only sum up the rows that there are")
     args = parse(made)
     if not args.summary and args.store is None:
         made.error("--store is missing")

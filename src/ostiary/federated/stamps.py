@@ -16,8 +16,8 @@ def stamped(x: Array, y: Labels, rng: np.random.Generator, *, copies: int = 2) -
     A stamp is a rectangle of at most half the height and width, of one brightness or of black and white dots, or a
     pattern of dots over the whole image, mixed in with 5 to 30 %; each kind for a third of the copies. Source: none;
     ours, after random erasing (Zhong et al. 2017, arXiv 1708.04896). Updates of attackers make the model look at a
-    mark; those of a server that trained on these make it look past marks. What shows no mark (rare samples, warps) is
-    not held by it.
+    mark; those of a server that trained on these make it look past marks of these kinds. Rare samples under a wrong
+    label are not held by it.
     """
     images, labels = [x], [y]
     for _ in range(copies):
