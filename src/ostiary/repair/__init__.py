@@ -16,5 +16,4 @@ METHODS = {
     "text.repair.fine-mixing": "ostiary.repair.fine_mixing:FineMixing",
     "text.repair.fine-tuning": "ostiary.repair.text_fine_tuning:TextFineTuning",
     "text.repair.phrase-unlearning": "ostiary.repair.phrase_unlearning:PhraseUnlearning",
-    "text.repair.weak-to-strong": "ostiary.repair.weak_to_strong:WeakToStrong",
 }

@@ -62,7 +62,7 @@ def repair_language(
     if base is not None and not takes_base(named):
         raise ConfigError(
             f"{method or 'the repair that a scan decides on'} goes by no base",
-            hint="leave --base out, or say --method fine-mixing or --method weak-to-strong",
+            hint="leave --base out, or say --method fine-mixing",
         )
     begun = time.monotonic()
     preset, before = _scanned(model, trusted, scan, options)
