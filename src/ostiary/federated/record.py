@@ -31,6 +31,7 @@ ROUND = "ostiary:federated-round/v1"
 """The predicate: which round, under which rule, from which model, and what was decided of each client that replied."""
 DIGEST = "ostiaryTensorsV1"
 """The name of `tensors_digest` among a subject's digests."""
+KNOWN = "it must be safetensors as it was written, of types that NumPy knows: bfloat16 is none"
 MAX_TEXT = 400
 """Characters of a reason: clients have a say in some of them."""
 NAMES = "they are `round-001.json` and so on"
@@ -174,12 +175,17 @@ def read_tensors(path: Path) -> Tensors:
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         raise FormatError(
             f"'{path.name}' cannot be read for its digest: {error}",
-            hint="it must be safetensors as it was written, of types that NumPy knows: bfloat16 is none",
+            hint=KNOWN,
         ) from error
+    # Another library may have taught NumPy more types, which have no names of their own in the digest.
+    for name, tensor in found.items():
+        if tensor.dtype.kind not in "biufc":
+            raise FormatError(f"'{shown(name)}' is {tensor.dtype}, which has no digest", hint=KNOWN)
+    return found
 
 
 def _number(file: Path) -> int:
