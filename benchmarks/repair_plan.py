@@ -6,9 +6,10 @@
 
 Each model is given to the command's own code in a sealed process, with its trusted images and nothing else: it is
 scanned, a repair is picked by what the scan says, the copy is measured on a quarter of the trusted images, scanned
-again and written. Truth joins afterwards, on the test part. Where nothing was written, because accuracy fell by more
-than 2 points and than chance explains, the model counts as it came. A model that nobody attacked shows what the
-command costs where it was not needed. Rows are kept one by one, so that a stopped call goes on.
+again and written. Where the scan accuses nothing but a class stands out, the same is done once more with unlearning
+named, which takes what stands out. Truth joins afterwards, on the test part. Where nothing was written, because
+accuracy fell by more than 2 points and than chance explains, the model counts as it came. A model that nobody attacked
+shows what the command costs where it was not needed. Rows are kept one by one, so that a stopped call goes on.
 """
 
 # What knows the truth is imported where it is used: the sealed process imports this file too.
@@ -36,16 +37,18 @@ if TYPE_CHECKING:
     from ostiary.bench.cells import ModelSpec
     from ostiary.bench.store import Store
 
-MODELS, SUMMARY = "models", "summary"
+MODELS, NAMED, SUMMARY = "models", "what only stands out, unlearned", "summary"
+UNLEARNING = "trigger-unlearning"
 
 
-def repair(path: Path, trusted: Path, out: Path, seed: int) -> dict[str, Any]:
+def repair(path: Path, trusted: Path, out: Path, seed: int, method: str | None) -> dict[str, Any]:
     """What the sealed process runs."""
-    record = repair_model(load_model(path), PackedSet(trusted), out, options=Options(seed=seed))
+    record = repair_model(load_model(path), PackedSet(trusted), out, method=method, options=Options(seed=seed))
     return {
         "method": record.config["method"],
         "verdict afterwards": record.verdict,
         "refused": record.config.get("refused", ""),
+        "stands out": any(caution.code == "OS936" for caution in record.cautions),
         "triggers": record.results[0].evidence.selected.get("triggers", "") if record.results[0].evidence else "",
     }
 
@@ -62,8 +65,10 @@ def measured(store: "Store", model: "ModelSpec", path: Path) -> tuple[Rate, Rate
     return accuracy(subject, test), attack_rates(subject, test, truth, run=Run()).success
 
 
-def examine(store: "Store", model: "ModelSpec", budget: int, threads: int, records: Records) -> None:
-    """Repair one model, and keep what the test part says of it before and after."""
+def examine(
+    store: "Store", model: "ModelSpec", budget: int, threads: int, records: Records, method: str | None = None
+) -> None:
+    """Repair one model, and keep what the test part says of it before and after; a named `method` apart."""
     from ostiary.bench.metrics import solved
     from ostiary.bench.store import MODEL
 
@@ -71,7 +76,7 @@ def examine(store: "Store", model: "ModelSpec", budget: int, threads: int, recor
     trusted = store.set_dir(model.data.trusted_key(budget, "same", model.seed))
     with tempfile.TemporaryDirectory() as folder, SealedProcess(threads=threads) as process:
         out = Path(folder) / "repaired.safetensors"
-        told = process.submit(repair, path, trusted, out, model.seed).result()
+        told = process.submit(repair, path, trusted, out, model.seed, method).result()
         seconds = time.monotonic() - begun
         before = measured(store, model, path)
         after = measured(store, model, out) if out.exists() else before
@@ -81,7 +86,8 @@ def examine(store: "Store", model: "ModelSpec", budget: int, threads: int, recor
         pairs = [(was.value or 0.0, now.value or 0.0) for was, now in ((before[1], after[1]), (before[0], after[0]))]
         figures |= {"attack success before": before[1], "attack success": after[1], "solved": solved(*pairs)}
     figures["seconds"] = round(seconds, 1)
-    records.add(MODELS, _key(model, budget), figures, seeds=[model.seed], n=len(PackedSet(trusted)), seconds=seconds)
+    table, n = NAMED if method else MODELS, len(PackedSet(trusted))
+    records.add(table, _key(model, budget), figures, seeds=[model.seed], n=n, seconds=seconds)
 
 
 def _key(model: "ModelSpec", budget: int) -> str:
@@ -91,27 +97,40 @@ def _key(model: "ModelSpec", budget: int) -> str:
 
 def summarise(records: Records) -> None:
     """How many models are solved, by budget and poison rate, and what it costs."""
-    rows = [row["figures"] for row in records.document["rows"] if row["table"] == MODELS]
-    for budget in sorted({row["budget"] for row in rows}):
-        own = [row for row in rows if row["budget"] == budget]
-        bad = [row for row in own if row["kind"] == "attack"]
-        groups = {
-            "all attacks": bad,
-            "at 1 %": [row for row in bad if row["rate"] <= 0.01],
-            "above 1 %": [row for row in bad if row["rate"] > 0.01],
-            "never attacked": [row for row in own if row["kind"] != "attack"],
-        }
-        for name, group in groups.items():
-            if not group:
-                continue
-            lost = [_value(row["accuracy before"]) - _value(row["accuracy"]) for row in group]
-            figures: dict[str, Any] = {"mean loss, points": 100 * statistics.mean(lost)}
-            figures["largest loss, points"] = 100 * max(lost)
-            figures["refused"] = rate(bool(row["refused"]) for row in group)
-            if name != "never attacked":
-                figures["solved"] = rate(bool(row["solved"]) for row in group)
-                figures["mean attack success"] = statistics.mean(_value(row["attack success"]) for row in group)
-            records.add(SUMMARY, f"{budget} a class: {name}", figures, seeds=[], n=len(group), seconds=0.0)
+    rows, named = (
+        {row["key"]: row["figures"] for row in records.document["rows"] if row["table"] == table}
+        for table in (MODELS, NAMED)
+    )
+    for budget in sorted({row["budget"] for row in rows.values()}):
+        own = {key: row for key, row in rows.items() if row["budget"] == budget}
+        _summarise(records, f"{budget} a class", list(own.values()))
+        if any(key in named for key in own):
+            _summarise(
+                records,
+                f"{budget} a class, what stands out unlearned",
+                [named.get(key, row) for key, row in own.items()],
+            )
+
+
+def _summarise(records: Records, title: str, rows: list[dict[str, Any]]) -> None:
+    bad = [row for row in rows if row["kind"] == "attack"]
+    groups = {
+        "all attacks": bad,
+        "at 1 %": [row for row in bad if row["rate"] <= 0.01],
+        "above 1 %": [row for row in bad if row["rate"] > 0.01],
+        "never attacked": [row for row in rows if row["kind"] != "attack"],
+    }
+    for name, group in groups.items():
+        if not group:
+            continue
+        lost = [_value(row["accuracy before"]) - _value(row["accuracy"]) for row in group]
+        figures: dict[str, Any] = {"mean loss, points": 100 * statistics.mean(lost)}
+        figures["largest loss, points"] = 100 * max(lost)
+        figures["refused"] = rate(bool(row["refused"]) for row in group)
+        if name != "never attacked":
+            figures["solved"] = rate(bool(row["solved"]) for row in group)
+            figures["mean attack success"] = statistics.mean(_value(row["attack success"]) for row in group)
+        records.add(SUMMARY, f"{title}: {name}", figures, seeds=[], n=len(group), seconds=0.0)
 
 
 def _value(figure: dict[str, Any]) -> float:
@@ -129,9 +148,14 @@ def _all(args: argparse.Namespace, records: Records) -> None:
         if model.kind == "attack" and (success(store, model) or 0.0) <= WORKS:
             continue
         for budget in args.budget or plan.grid.trusted:
-            if not records.has(MODELS, _key(model, budget)):
-                note(_key(model, budget))
-                examine(store, model, budget, args.threads or 1, records)
+            one, threads = _key(model, budget), args.threads or 1
+            if not records.has(MODELS, one):
+                note(one)
+                examine(store, model, budget, threads, records)
+            row = records.find(MODELS, one)
+            if row is not None and row["figures"]["stands out"] and not records.has(NAMED, one):
+                note(f"{one}, named")
+                examine(store, model, budget, threads, records, UNLEARNING)
 
 
 def main() -> None:

@@ -194,24 +194,38 @@ def scanned(
 )
 def test_what_is_unlearned_is_told_by_the_scan_alone(result: MethodResult, judged: bool, unlearned: list[int]) -> None:
     limits = {NC: {MEASURE if judged else "size_ratio": {"low": None, "high": None}}}
-    assert [one.target for one in flow._found([result], limits).candidates] == unlearned
+    found = flow._accused([result]) or flow._standing_out([result], limits)
+    assert [one.target for one in found] == unlearned
 
 
-@pytest.mark.parametrize(("accused", "cautioned"), [((), True), ((1,), False)])
-def test_unlearning_what_nobody_accused_is_a_caution(
+@pytest.mark.parametrize(
+    ("accused", "named", "chosen", "said"),
+    [
+        ((), None, "repair.clp", "would unlearn"),
+        ((), "trigger-unlearning", "repair.trigger-unlearning", "what is unlearned only stands out"),
+        ((1,), None, "repair.trigger-unlearning", ""),
+    ],
+    ids=["stands out", "stands out, and is named", "accused"],
+)
+def test_what_only_stands_out_is_unlearned_where_that_is_asked_for(
     accused: tuple[int, ...],
-    cautioned: bool,
+    named: str | None,
+    chosen: str,
+    said: str,
     model: TorchClassifier,
     trusted: ArraySet,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """A model that nobody attacked should pay next to nothing, and some class of it may stand out."""
     result = scanned(z={}, ratio={1: 2.5}, accused=accused)
     monkeypatch.setattr(flow, "_scan", lambda *args: ("standard", [result], {}))
     monkeypatch.setattr(flow, "plan", lambda verb, preset: [])
-    record = repair_model(model, trusted, tmp_path / "new.safetensors", max_loss=100.0)
-    assert record.config["method"] == "repair.trigger-unlearning"
-    assert ("OS936" in [caution.code for caution in record.cautions]) is cautioned
+    record = repair_model(model, trusted, tmp_path / "new.safetensors", method=named, max_loss=100.0)
+    assert record.config["method"] == chosen
+    assert (record.results[0].status, len(record.results)) == ("ok", 1)
+    notes = [caution.text for caution in record.cautions if caution.code == "OS936"]
+    assert len(notes) == bool(said) and all(said in note for note in notes)
 
 
 @pytest.mark.parametrize("form", ["warp", "frequencies"])
@@ -226,6 +240,6 @@ def test_a_kept_scan_without_the_arrays_of_other_forms_is_read(form: Any, tmp_pa
     (tmp_path / "artifacts").mkdir()
     folder.keep({"m-mask": np.zeros((3, 8, 8)), "m-pattern": np.zeros((3, 3, 8, 8))})
     read = flow._with_arrays(kept, Record.model_construct(artifacts=folder.artifacts), tmp_path)
-    assert [one.target for one in flow._found([read], {}).candidates] == [0]
+    assert [one.target for one in flow._accused([read])] == [0]
     with pytest.raises(FormatError, match="no artifact 'm-mask'"):
         flow._with_arrays(kept, Record.model_construct(artifacts={}), tmp_path)

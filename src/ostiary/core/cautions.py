@@ -253,11 +253,11 @@ CAUTIONS: tuple[Code, ...] = (
     ),
     Code(
         "OS936",
-        "unlearned without an accusation",
-        "The scan accused no class. What was unlearned is the trigger of a class that stands out, and may be natural: "
-        "the repair may have changed a model that nobody attacked.",
+        "a class stands out that nobody accused",
+        "The scan accused no class, but the trigger of one stands out, which may be natural. It was unlearned only if "
+        "that repair was named; on a model that nobody attacked this costs accuracy for nothing.",
         "ostiary repair",
         "classes that are easy to reach by nature",
-        "look at the scan; scan with reference models of your own, or name a repair with --method",
+        "look at the scan; scan with reference models of your own; or unlearn it with --method trigger-unlearning",
     ),
 )

@@ -36,8 +36,8 @@ WITHOUT_TRIGGER = "repair.clp"
 """Of the repairs that cost two points of accuracy or less in the mean over the grid `repairs`, the one that leaves the
 least attack success, whichever attack is left out; and the one that needs no images."""
 STRANGE, SMALLER = 1.0, 2.0
-"""Where a scan accuses no class, triggers are unlearned that lie so far from reference models (the strangest class of
-one of these in ten does), or without any that are so many times smaller than those of the other classes."""
+"""Where a scan accuses no class, those stand out whose triggers lie so far from reference models (the strangest class
+of one of these in ten does), or without any are so many times smaller than those of the other classes."""
 Scanned = tuple[str, Sequence[MethodResult], Mapping[str, Any]]
 """A scan's preset, its results, and the limits that it applied, by its methods."""
 STANDARD = "standard"
@@ -60,8 +60,9 @@ def repair(
     A quarter of the trusted images is kept apart: accuracy and flip rates before and after are
     measured on it alone. Without `scan` (a kept scan record of this very model) the model is scanned
     first. Both scans use the reference models that come with the package, where some fit. Without
-    `method`, the triggers of the classes that the scan accuses are unlearned, of whatever form; where it accuses none,
-    those that stand out, and a model without such is pruned by its weights.
+    `method`, the triggers of the classes that the scan accuses are unlearned, of whatever form; a model of which it
+    accuses none is pruned by its weights. Unlearning that is named takes what only stands out, where nothing is
+    accused.
     Nothing is written when accuracy falls by more than `max_loss` points and by more than chance explains
     on that many images; a fall that could be chance is a caution, and so is a class that pays alone.
     Trusted images are screened for poison first, and what looks planted among them is a caution.
@@ -84,8 +85,9 @@ def repair(
     preset, before, limits = _scan(model, trusted, options) if scan is None else _read_scan(scan, model)
     if options.time_limit is not None:
         options = dataclasses.replace(options, time_limit=max(0.0, options.time_limit - (time.monotonic() - begun)))
-    evidence = _found(before, limits)
-    chosen = named or choice(bool(evidence.candidates), trusted)
+    accused, standing = _accused(before), _standing_out(before, limits)
+    chosen = named or choice(bool(accused), trusted)
+    evidence = _evidence(accused or (standing if chosen == WITH_TRIGGER else ()))
     built = make("repair", chosen, extra.pop(chosen, {}))
     if extra:
         raise DataError(f"'{next(iter(extra))}' has parameters but '{chosen}' runs")
@@ -94,7 +96,9 @@ def repair(
     scanners = plan("scan", preset=preset)
     asked = [chosen, *(scanner.card.id for scanner in scanners)]
     session = start("repair", model, options, {"max_loss": max_loss, "method": chosen}, asked, trusted=trusted)
-    _caution(session, model, trusted, before, evidence.candidates, built)
+    if standing and not accused:
+        session.caution("OS936", _unaccused(standing, chosen))
+    _caution(session, model, trusted, before)
     if session.interrupted:
         return session.finish()
 
@@ -114,19 +118,19 @@ def choice(trigger: bool, trusted: ImageSet | None) -> str:
     return WITH_TRIGGER if trigger and trusted is not None else WITHOUT_TRIGGER
 
 
+def _unaccused(standing: Sequence[Candidate], chosen: str) -> str:
+    """What stands out of a model that the scan does not accuse, and whether the repair went by it."""
+    names = ", ".join(one.subject for one in standing)
+    if chosen == WITH_TRIGGER:
+        return f"the scan accused nothing; what is unlearned only stands out: {names}"
+    return f"the scan accused nothing; {names} stands out, which --method trigger-unlearning would unlearn"
+
+
 def _caution(
-    session: Session,
-    model: TorchClassifier,
-    trusted: ImageSet | None,
-    before: Sequence[MethodResult],
-    candidates: Sequence[Candidate],
-    built: Any,
+    session: Session, model: TorchClassifier, trusted: ImageSet | None, before: Sequence[MethodResult]
 ) -> None:
     """Note what the choice of the repair, and what it learns from, rests on."""
-    name = built.card.id
-    if built.card.needs.trigger and candidates and not any(map(triggers_found, before)):
-        standing = ", ".join(one.subject for one in candidates)
-        session.caution("OS936", f"the scan accused nothing; what is unlearned only stands out: {standing}")
+    name = session.asked[0]
     if trusted is None:
         session.caution("OS920", f"without trusted images nothing tells what {name} cost")
         return
@@ -225,32 +229,33 @@ def _with_arrays(result: MethodResult, record: Record, folder: Path) -> MethodRe
     return result.model_copy(update={"evidence": evidence})
 
 
-def _found(results: Sequence[MethodResult], limits: Mapping[str, Any]) -> ModelEvidence:
-    """The triggers to unlearn, in one evidence: of the classes that are findings, else of those that stand out.
+def _accused(results: Sequence[MethodResult]) -> tuple[Candidate, ...]:
+    """The triggers of classes that are findings; those whose arrays were not kept are left out."""
+    return tuple(one for result in results for one in triggers_found(result) if one.whole)
 
-    `limits` are those that the scan applied, by its methods. Triggers whose arrays were not kept are left out.
+
+def _standing_out(results: Sequence[MethodResult], limits: Mapping[str, Any]) -> tuple[Candidate, ...]:
+    """Whole triggers that are strange against reference models, or else against other classes.
+
+    `limits` are those that the scan applied, by its methods. Reference models judge only classes that meet the other
+    limits of the method; without them these hold here.
     """
-    kept = [candidate for result in results for candidate in triggers_found(result)]
-    kept = kept or [
-        one for result in results for one in _standing_out(result, MEASURE in limits.get(result.method, ()))
-    ]
-    whole = tuple(candidate for candidate in kept if candidate.whole)
-    return ModelEvidence(score=None, per_class=(), candidates=whole, examined=())
+    found: list[Candidate] = []
+    for result in results:
+        if not isinstance(result.evidence, ModelEvidence):
+            continue
+        rows, every = {row.label: row.measures for row in subjects(result.evidence)}, result.evidence.candidates
+        if MEASURE in limits.get(result.method, ()):
+            found += [one for one in every if rows[one.row].get(DISTANCE, 0.0) >= STRANGE]
+            continue
+        small = [one for one in every if (one.score or 0.0) >= SMALLER]
+        others = method_class("scan", result.method).card.limits[1:] if small else ()
+        found += [one for one in small if all(limit.meets(rows[one.row].get(limit.measure)) for limit in others)]
+    return tuple(one for one in found if one.whole)
 
 
-def _standing_out(result: MethodResult, judged: bool) -> list[Candidate]:
-    """Triggers of unaccused classes that are strange against reference models, or else against other classes.
-
-    Reference models judge only classes that meet the other limits of the method; without them these hold here.
-    """
-    if not isinstance(result.evidence, ModelEvidence):
-        return []
-    rows, every = {row.label: row.measures for row in subjects(result.evidence)}, result.evidence.candidates
-    if judged:
-        return [one for one in every if rows[one.row].get(DISTANCE, 0.0) >= STRANGE]
-    small = [one for one in every if (one.score or 0.0) >= SMALLER]
-    others = method_class("scan", result.method).card.limits[1:] if small else ()
-    return [one for one in small if all(limit.meets(rows[one.row].get(limit.measure)) for limit in others)]
+def _evidence(candidates: tuple[Candidate, ...]) -> ModelEvidence:
+    return ModelEvidence(score=None, per_class=(), candidates=candidates, examined=())
 
 
 def compare(
