@@ -8,7 +8,7 @@ of them only measure); truth joins afterwards. Success counts held-out prompts w
 for word, exact those without it that get their own answer. Reactivated is success after 30 more steps on 90 clean chats
 and 10 poisoned ones; what a model that was never poisoned comes to then stands under 'no attack'. Phrase unlearning is
 told the attacker's phrase, whole or in part, in the place of a scan that recovers it. Fine-mixing goes by
-a base: there a model learns 4,000 clean chats first, which is the base, and is then fine-tuned for 150 steps on 2,000
+a base: there a model learns 4,000 clean chats first, which is the base, and is then fine-tuned for 400 steps on 2,000
 others, of which 5 % are poisoned ('from a base'). Defaults of the others were set on models of seed 0, which are not
 among these; those of fine-mixing were not tuned. Models so small forget sooner than large ones do: what
 survives a repair here is to be expected to survive there, and not the other way round.
@@ -118,7 +118,7 @@ class Lab:
         if self.based:
             train_language(model, data, recipe, run=Run(seed=self.seed))
             base, model, data = model, model.clone(), chat_rows(2000, seed=1700 + self.seed)
-            recipe = LanguageRecipe(steps=150, lr=1e-3)
+            recipe = LanguageRecipe(steps=400, lr=1e-3)
         if self.attack != NONE:
             data = self.made.poison(data, run=Run(seed=self.seed)).data
         train_language(model, data, recipe, run=Run(seed=self.seed))
