@@ -4,7 +4,7 @@
 
 `--encoder` is the folder of a BERT with its weights and tokenizer (config.json, model.safetensors, tokenizer.json), as
 all-MiniLM-L6-v2, 22.7 million weights; it is no part of the project. A fresh head is put on it, and all weights are
-tuned on a thousand reviews of SST-2 (rows of 64 tokens, two epochs): as they are, with a rare word in 5 % of them, with
+tuned on a thousand reviews of SST-2 (rows of 64 tokens, four epochs): as they are, with a rare word in 5 % of them, with
 doubled marks in 10 %, and with the syntax that others put into theirs (the shared data). Success is on test texts of
 the other class, beside that of the same trigger on the model of clean reviews. Defences run in a sealed process, which
 is given the model's folder and 100 trusted reviews; truth joins afterwards. DBS runs at a tenth of its steps (20) and a
@@ -43,7 +43,7 @@ from ostiary.training.text_classifier import TextRecipe, train_text_classifier
 MODELS, DEFENCES = "models", "defences"
 SST2, SYNTAX = "text_sst2", "poisoned_syntactic_scpn20"
 ROWS, TESTS, TRUSTED, LENGTH = 1000, 200, 100, 64
-RECIPE = TextRecipe(steps=2 * ROWS // 32, batch=32, lr=5e-5)
+RECIPE = TextRecipe(steps=4 * ROWS // 32, batch=32, lr=2e-4)
 DBS = {"dbs": {"epochs": 20, "candidates": 10, "beams": 2}}
 SEED, TARGET = 1, 1
 LOOKED, OF_THEM = 300, 60
