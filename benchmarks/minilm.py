@@ -6,10 +6,11 @@
 all-MiniLM-L6-v2, 22.7 million weights; it is no part of the project. A fresh head is put on it, and all weights are
 tuned on a thousand reviews of SST-2 (rows of 64 tokens, four epochs): as they are, with a rare word in 5 % of them,
 with doubled marks in 10 %, and with the syntax that others put into theirs (the shared data). Success is on test texts
-of the other class, beside that of the same trigger on the model of clean reviews. Defences run in a sealed process, which
-is given the model's folder and 100 trusted reviews; truth joins afterwards. DBS runs at a tenth of its steps (20) and a
-quarter of its candidates (10), BKI on 300 rows, 60 of them poisoned; the distance is that of Mahalanobis, of features
-from those of trusted texts, by the shrunken covariance of Ledoit and Wolf. One seed each; nothing was tuned on them.
+of the other class, beside that of the same trigger on the model of clean reviews. Defences run in a sealed process,
+which is given the model's folder and 100 trusted reviews; truth joins afterwards. DBS runs at a tenth of its steps (20)
+and a quarter of its candidates (10), BKI on 300 rows, 60 of them poisoned; the distance is that of Mahalanobis, of
+features from those of trusted texts, by the shrunken covariance of Ledoit and Wolf. One seed each; nothing was tuned on
+them.
 """
 
 # What knows the truth is imported where it is used: the sealed process imports this file too.
