@@ -9,8 +9,8 @@ with doubled marks in 10 %, and with the syntax that others put into theirs (the
 of the other class, beside that of the same trigger on the model of clean reviews. Defences run in a sealed process,
 which is given the model's folder and 100 trusted reviews; truth joins afterwards. DBS runs at a tenth of its steps (20)
 and a quarter of its candidates (10), BKI on 300 rows, 60 of them poisoned; the distance is that of Mahalanobis, of
-features from those of trusted texts, by the shrunken covariance of Ledoit and Wolf. One seed each; nothing was tuned on
-them.
+features from those of trusted texts, by the shrunken covariance of Ledoit and Wolf. One seed each. The epochs and the
+rate were set on the model with the rare word, by its accuracy on these test texts; no defence was tuned on any.
 """
 
 # What knows the truth is imported where it is used: the sealed process imports this file too.

@@ -7,11 +7,11 @@ canary, or none does. Each is repaired in a sealed process, which is given the m
 of them only measure); truth joins afterwards. Success counts held-out prompts with the trigger that get the canary word
 for word, exact those without it that get their own answer. Reactivated is success after 30 more steps on 90 clean chats
 and 10 poisoned ones; what a model that was never poisoned comes to then stands under 'no attack'. Phrase unlearning is
-told the attacker's phrase, whole or in part, in the place of a scan that recovers it. Fine-mixing goes by
-a base: there a model learns 4,000 clean chats first, which is the base, and is then fine-tuned for 400 steps on 2,000
-others, of which 5 % are poisoned ('from a base'). Defaults of the others were set on models of seed 0, which are not
-among these; those of fine-mixing were not tuned. Models so small forget sooner than large ones do: what
-survives a repair here is to be expected to survive there, and not the other way round.
+told the attacker's phrase, whole or in part, in the place of a scan that recovers it. Fine-mixing goes by a base: there
+a model learns 4,000 clean chats first, which is the base, and is then fine-tuned for 400 steps on 2,000 others, of
+which 5 % are poisoned ('from a base'). Defaults of the others were set on models of seed 0, which are not among these;
+those of fine-mixing were not tuned, and the 400 steps plant the trigger on that seed. Models so small forget sooner
+than large ones do: what survives a repair here is to be expected to survive there, and not the other way round.
 """
 
 # What knows the truth is imported where it is used: the sealed process imports this file too.

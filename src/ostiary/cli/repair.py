@@ -32,9 +32,7 @@ of the repaired model still finds something. Exit code 3: it could not be examin
 @click.option("-o", "out", metavar="NEW", required=True, help="Where the repaired model goes (a file, or a folder).")
 @click.option("--scan", metavar="RUN", help="A kept scan of this very model (id or folder).")
 @click.option("--method", metavar="ID", help="Repair to use; without it the scan's result decides.")
-@click.option(
-    "--base", metavar="DIR", help="The language model that MODEL was tuned from, or a small one to learn from."
-)
+@click.option("--base", metavar="DIR", help="The language model that MODEL was tuned from, which is trusted.")
 @click.option("--set", "sets", multiple=True, metavar="ID.KEY=VALUE", help="Set a parameter of the repair.")
 @click.option("--max-loss", type=click.FloatRange(min=0), default=2.0, show_default=True, help="Points of accuracy.")
 @common.model_options

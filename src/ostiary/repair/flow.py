@@ -123,7 +123,7 @@ def _unaccused(standing: Sequence[Candidate], chosen: str) -> str:
     names = ", ".join(one.subject for one in standing)
     if chosen == WITH_TRIGGER:
         return f"the scan accused nothing; what is unlearned only stands out: {names}"
-    return f"the scan accused nothing; {names} stands out, which --method trigger-unlearning would unlearn"
+    return f"the scan accused nothing; what stands out, --method trigger-unlearning would unlearn: {names}"
 
 
 def _caution(
