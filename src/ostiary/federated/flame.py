@@ -8,15 +8,17 @@ from pydantic import Field
 
 from ostiary.core.card import Card, Needs
 from ostiary.core.run import Run
-from ostiary.federated.geometry import clip_factors, clip_notes, clusters, cosines, gram, norms, times, weighted
+from ostiary.federated.geometry import clip_factors, clip_notes, clusters, cosines, gram, times, weighted
 from ostiary.federated.verdict import Aggregated, Array, Context, Reason, at_least, generator, nobody, verdict
 
 LEAST = 3
 PAPER = "Nguyen et al. 2022, USENIX Security, arXiv 2101.02281"
 
 
-def flame(rule: str, updates: Array, directions: Array, noise: float, context: Context, run: Run) -> Aggregated:
-    """FLAME with the inner products [n, n] of what is clustered; scores are mean cosine distances to the accepted.
+def flame(
+    rule: str, updates: Array, products: Array, directions: Array, noise: float, context: Context, run: Run
+) -> Aggregated:
+    """FLAME with the inner products [n, n] of updates and of what is clustered; scores are mean distances to a cluster.
 
     Clusters of at least n // 2 + 1 clients by cosine distance; accepted updates are clipped to the median length of
     *all* updates and averaged alike; noise of `noise` times that length. Where HDBSCAN puts everybody into no
@@ -33,7 +35,7 @@ def flame(rule: str, updates: Array, directions: Array, noise: float, context: C
             context, distances.mean(1), dict.fromkeys(range(n), reason), "no majority of like directions", run=run
         )
     scores = distances[:, chosen].mean(1)
-    lengths = norms(updates)
+    lengths = np.sqrt(np.diag(products))
     bound = float(np.median(lengths))
     factors = clip_factors(lengths, bound)
     weights = chosen / chosen.sum()
@@ -76,9 +78,9 @@ class Flame:
 
     def aggregate(self, updates: Array, context: Context, /, *, run: Run) -> Aggregated:
         """Aggregate one round. Raises NotMet below 3 clients."""
-        along = times(updates, context.weights)
-        models = gram(updates) + along[:, None] + along[None, :] + context.weights @ context.weights
-        return flame(self.card.id, updates, models, self.noise, context, run)
+        along, products = times(updates, context.weights), gram(updates)
+        models = products + along[:, None] + along[None, :] + context.weights @ context.weights
+        return flame(self.card.id, updates, products, models, self.noise, context, run)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,4 +108,5 @@ class FlameUpdates:
 
     def aggregate(self, updates: Array, context: Context, /, *, run: Run) -> Aggregated:
         """Aggregate one round. Raises NotMet below 3 clients."""
-        return flame(self.card.id, updates, gram(updates), self.noise, context, run)
+        products = gram(updates)
+        return flame(self.card.id, updates, products, products, self.noise, context, run)

@@ -55,8 +55,9 @@ class Guard:
         bound = float(np.median(lengths))
         factors = clip_factors(lengths, bound)
         update, kept = np.empty(d), np.zeros(n)
-        for part in blocks(d):
-            update[part], among = middle(updates[:, part] * factors[:, None], cut)
+        for part, block in blocks(updates):
+            np.multiply(block, factors[:, None], out=block)
+            update[part], among = middle(block, cut)
             kept += among
         update *= self.gain
         if context.root is not None and self.trusted:
@@ -83,4 +84,4 @@ def middle(values: Array, cut: int) -> tuple[Array, Array]:
         share = (inner[tied] == inner[tied][:, edge, None]).sum(1) / alike.sum(1)
         differ = (edge == 0) | (inner[tied][:, 0] < inner[tied][:, -1])
         count -= ((1 - share) * differ) @ alike
-    return inner.mean(1), count
+    return inner @ np.full(inner.shape[1], 1 / inner.shape[1]), count

@@ -43,10 +43,10 @@ class RobustLearningRate:
         factors = clip_factors(lengths, bound)
         weights = context.shares / context.shares.sum()
         update, lost = np.empty(d), np.zeros(n)
-        for part in blocks(d):
-            signs = np.sign(updates[:, part])
+        for part, block in blocks(updates):
+            signs = np.sign(block)
             total = signs.sum(0)
             rate = np.where(np.abs(total) >= self.agreement * n, 1.0, -1.0)
-            update[part] = rate * ((weights * factors) @ updates[:, part])
+            update[part] = rate * ((weights * factors) @ block)
             lost += (signs * np.sign(total) < 0).sum(1)
         return verdict(update, weights, lost / d, notes=clip_notes(factors, bound))
