@@ -162,7 +162,7 @@ def _all(args: argparse.Namespace, records: Records) -> None:
         for name in args.method or METHODS:
             if not records.has(TABLE, _key(model, name)):
                 note(_key(model, name))
-                examine(store, model, name, plan.grid.trusted[0], args.threads or 1, records)
+                examine(store, model, name, plan.grid.trusted[-1], args.threads or 1, records)
 
 
 def main() -> None:
