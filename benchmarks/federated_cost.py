@@ -1,7 +1,7 @@
 """What a rule alone costs in a round, beside plain averaging of the same updates, in the same run.
 
     OMP_NUM_THREADS=1 python -m benchmarks.federated_cost --parameters 1100000 --flower krum trimmed-mean median bulyan
-    OMP_NUM_THREADS=1 python -m benchmarks.federated_cost
+    OMP_NUM_THREADS=1 python -m benchmarks.federated_cost --rules norm-clip rfa fltrust flame flame-updates rlr guard
 
 Updates are float32 noise (4.4 GB at 100 clients of 11 million weights). Two floors: Flower's own averaging
 (`FedAvg.aggregate_train`, in float32, of replies that hold these updates), and averaging in blocks, with sums in
@@ -9,9 +9,9 @@ float64. Rules get the updates themselves: what reading replies, admission and t
 them cost is not in it, and a server with float64 updates needs twice the memory. Flower reads its replies each time,
 which is in its figures. `guard` and `fltrust` are given an update of the server's own, and training that is not
 counted. DeepSight is left out: its time is that of running every client's model. `--flower` adds strategies of
-Flower's, told of one attacker in five clients; at 100 clients of 11 million weights they need more than 24 GB. Blocks
-run in turn; medians of wall time are compared. Memory is what was held beside the updates at most, and is told where
-the system lets the mark be set back (Linux).
+Flower's, told of one attacker in five clients; at 100 clients of 11 million weights these, and FoolsGold with its sums
+of past updates, need more than 24 GB. Blocks run in turn; medians of wall time are compared. Memory is what was held
+beside the updates at most; it is read as Linux tells it.
 """
 
 import logging
@@ -120,6 +120,7 @@ def main() -> None:
     made.add_argument("--clients", type=int, default=100)
     made.add_argument("--parameters", type=int, default=11_000_000)
     made.add_argument("--repeats", type=int, default=3)
+    made.add_argument("--rules", nargs="+", default=list(RULES), choices=RULES, metavar="RULE")
     made.add_argument("--flower", nargs="+", default=[], choices=list(strategies(5)), metavar="STRATEGY")
     args = parse(made)
     logging.getLogger("flwr").setLevel(logging.WARNING)
@@ -138,7 +139,7 @@ def main() -> None:
     own = updates[0].astype(np.float64)
     known = strategies(args.clients)
     blocks = {FLOOR: of_flower(flower.FedAvg(), updates), IN_BLOCKS: of_rule(None, updates, own)}
-    blocks |= {name: of_rule(make("aggregate", name), updates, own) for name in RULES}
+    blocks |= {name: of_rule(make("aggregate", name), updates, own) for name in args.rules}
     blocks |= {f"Flower's {name}": of_flower(known[name](), updates) for name in args.flower}
     found: dict[str, list[tuple[float, int]]] = {name: [] for name in blocks}
     for repeat in range(args.repeats):
