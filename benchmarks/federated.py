@@ -11,8 +11,9 @@ samples poisoned, honest clients 2. `digits`: a network of 4,810 weights, 50 rou
 Success and accuracy are counted on samples that nobody trained on (350; 900 of MNIST), over the seeds together, after
 the attack's last round; `at the end` is the attack's success 20 (10) rounds later, and its lifespan the rounds after
 its last in which it stayed at 50 % or above, in the mean. Refused clients are counted over the attacked rounds. The
-server has 100 trusted samples, which `guard` and `fltrust` train on, with two stamped copies of each; `guard without
-stamps` has no copies, `guard without trusted samples` nothing. No rule is told how many clients attack.
+server has 100 trusted samples, on which `guard` trains with two stamped copies of each and `fltrust`, as published,
+without any; `guard without stamps` and `fltrust with stamps` have it the other way about, `guard without trusted
+samples` has nothing. No rule is told how many clients attack.
 
 Two cores: about 3 s a run of the digits, a minute and a half for each rule and seed; 2 to 3 minutes a run of MNIST.
 """
@@ -89,6 +90,7 @@ RULES = {
     "mean": partial(make, "aggregate", "norm-clip", {"bound": 1e9}),
     "guard": partial(make, "aggregate", "guard"),
     "guard without stamps": partial(make, "aggregate", "guard"),
+    "fltrust with stamps": partial(make, "aggregate", "fltrust"),
     "guard without trusted samples": partial(make, "aggregate", "guard", {"trusted": 0.0}),
     # 500 samples of noise in place of 20,000, as the figures are the same and a run takes minutes otherwise.
     "deepsight": partial(make, "aggregate", "deepsight", {"samples": 500}),
@@ -106,6 +108,10 @@ RULES = {
     },
     "Flower's median": partial(make, "aggregate", "flower", {"strategy": "median"}),
 }
+
+
+WITHOUT_STAMPS = ("fltrust", "guard without stamps")
+"""Those whose server trains on its samples as they are."""
 
 
 def figures(runs: list[list[Outcome]], task: Task, attacked: bool) -> dict[str, Any]:
@@ -153,7 +159,7 @@ def main() -> None:
         runs = []
         for seed in args.seeds:
             federation = task.make(seed, SHARDS[shards])
-            if rule == "guard without stamps":
+            if rule in WITHOUT_STAMPS:
                 federation = replace(federation, stamps=0)
             runs.append(list(run_study(federation, RULES[rule](), threat, rounds=task.rounds)))
         records.add(

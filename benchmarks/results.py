@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ostiary.bench.columns import trusted
 from ostiary.bench.entries import Board, Entry
 from ostiary.bench.leaderboard import effectiveness, works
 from ostiary.bench.page import leaderboard
@@ -123,15 +124,22 @@ def _spent(spent: dict[str, Any]) -> tuple[tuple[str, str], ...]:
 def _solved(board: Board) -> list[str]:
     """One line for each repair: which models with a working backdoor it solves, and which not."""
     lines = ["### What each repair solves", ""]
-    for defence in dict.fromkeys(one.defence for one in board.of_verb("repair")):
-        judged = [(one, effectiveness(board, one)) for one in board.of_verb("repair") if one.defence == defence]
+    every = [one for one in board.of_verb("repair") if one.defence is not None]
+    several = len({(one.defence.trusted, one.defence.source) for one in every}) > 1
+    for defence in dict.fromkeys(one.defence for one in every):
+        judged = [(one, effectiveness(board, one)) for one in every if one.defence == defence]
         told = {True: [], False: []}
         for one, found in judged:
             if found is not None:
                 told[found[1]].append(one)
         n = sum(map(len, told.values()))
+        if not n:
+            continue
         words = {key: ", ".join(_by_seed(some)) or "none" for key, some in told.items()}
-        lines += [f"- **{defence.name}** solves {Rate(k=len(told[True]), n=n)}: {words[True]}. Not: {words[False]}."]
+        budget = f" ({trusted(defence).text} trusted a class)" if several else ""
+        lines += [
+            f"- **{defence.name}**{budget} solves {Rate(k=len(told[True]), n=n)}: {words[True]}. Not: {words[False]}."
+        ]
     return lines
 
 

@@ -18,7 +18,7 @@ HAVE = Have(access="gradients", modality="images", trusted_per_class=4, training
         ({"access": "probabilities"}, "needs model access 'gradients', has 'probabilities'"),
         ({"training_data": False}, "needs the training data"),
         ({"trigger": False}, "needs a trigger recovered by a scan"),
-        ({"trusted_per_class": 3}, "needs 4 trusted samples per class, the rarest class has 3"),
+        ({"trusted_per_class": 3}, "needs 4 trusted samples per class (--trusted), the rarest class has 3"),
     ],
 )
 def test_the_unmet_need_is_named(lack: dict[str, Any], reason: str) -> None:

@@ -89,7 +89,7 @@ def test_unmet_needs_are_skipped_before_any_work() -> None:
     [
         (RuntimeError("boom"), "failed", "RuntimeError: boom"),
         (ZeroDivisionError(), "failed", "ZeroDivisionError: "),
-        (DataError("bad labels", hint="h"), "failed", "bad labels"),
+        (DataError("bad labels", hint="sort them"), "failed", "bad labels; sort them"),
         (NotMet("needs a trigger"), "skipped", "needs a trigger"),
     ],
 )

@@ -60,7 +60,7 @@ def model() -> TorchClassifier:
 
 def repair(model: TorchClassifier, trusted: ArraySet | None, out: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
     """By pruning, without any scan."""
-    monkeypatch.setattr(flow, "_scan", lambda *args: ("standard", [], {}))
+    monkeypatch.setattr(flow, "_scan", lambda *args: flow.Before("1234abcd", "standard", []))
     monkeypatch.setattr(flow, "plan", lambda verb, preset: [])
     return repair_model(model, trusted, out, method="clp" if trusted is not None else None)
 
@@ -140,7 +140,7 @@ def test_ctrl_c_while_trusted_images_are_screened_ends_the_run(
 def test_what_needs_trusted_images_is_skipped_without(
     model: TorchClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flow, "_scan", lambda *args: ("standard", [], {}))
+    monkeypatch.setattr(flow, "_scan", lambda *args: flow.Before("1234abcd", "standard", []))
     monkeypatch.setattr(flow, "plan", lambda verb, preset: [])
     record = repair_model(model, None, tmp_path / "new.safetensors", method="fine-tuning")
     assert record.results[0].status == "skipped" and not (tmp_path / "new.safetensors").exists()

@@ -1,13 +1,16 @@
 """The repair verb: what is refused, what is written, and what few images cannot tell."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from ostiary import repair_model
+from ostiary.core.catalog import make
 from ostiary.core.errors import ConfigError, FormatError
 from ostiary.core.records import Candidate, ClassScore, Finding, MethodResult, ModelEvidence, Rate, Record
 from ostiary.core.reference import DISTANCE, MEASURE
@@ -42,16 +45,49 @@ def test_a_loss_is_too_much_when_chance_does_not_explain_it(lost: int, n: int, m
 
 
 @pytest.mark.parametrize(
-    ("method", "hint"),
+    ("method", "params", "hint"),
     [
-        ("clp", "prune less, as in --set clp.u=4"),
-        ("anp", "change less, as in --set anp.tolerance=0.01"),
-        ("mm-bm", "change less, as in --set mm-bm.tolerance=0.01"),
-        ("nad", "try a lower rate, as in --set nad.lr=0.003"),
+        ("clp", {}, "prune less, as in --set clp.u=4"),
+        ("clp", {"u": 4.0}, "prune less, as in --set clp.u=5"),
+        ("anp", {}, "change less, as in --set anp.tolerance=0.01"),
+        ("mm-bm", {}, "change less, as in --set mm-bm.tolerance=0.01"),
+        ("nad", {}, "try a lower rate, as in --set nad.lr=0.02"),
+        ("i-bau", {}, "try a lower rate, as in --set i-bau.lr=0.0003"),
     ],
 )
-def test_a_refusal_says_what_to_set(method: str, hint: str) -> None:
-    assert gentler(f"repair.{method}") == hint
+def test_a_refusal_says_what_to_set_below_what_was(method: str, params: dict[str, float], hint: str) -> None:
+    assert gentler(make("repair", method, params)) == hint
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "message"),
+    [
+        ("fine-tuning", {"fine-tuning": {"epochs": 0}}, "epochs"),
+        ("fine-tuning", {"anp": {"lr": 0.1}}, "'repair.anp' has parameters but 'repair.fine-tuning' runs"),
+        (None, {"anp": {"lr": 0.1}}, "but 'repair.trigger-unlearning' or 'repair.clp' runs"),
+    ],
+)
+def test_parameters_that_cannot_be_are_refused_before_the_scan(
+    model: TorchClassifier,
+    trusted: ArraySet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str | None,
+    params: dict[str, dict[str, Any]],
+    message: str,
+) -> None:
+    monkeypatch.setattr(flow, "_scan", lambda *args: pytest.fail("it scanned first"))
+    with pytest.raises(ConfigError, match=message):
+        repair_model(model, trusted, tmp_path / "new.safetensors", method=method, params=params)
+
+
+def test_parameters_of_a_repair_that_the_scan_did_not_pick_are_refused(
+    model: TorchClassifier, trusted: ArraySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flow, "_scan", lambda *args: flow.Before("1234abcd", "standard", []))
+    with pytest.raises(ConfigError, match=r"by the scan 'repair\.clp' runs") as caught:
+        repair_model(model, trusted, tmp_path / "new.safetensors", params={"trigger-unlearning": {"epochs": 1}})
+    assert "--method trigger-unlearning" in str(caught.value.hint)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +116,7 @@ def repair(model: TorchClassifier, trusted: ArraySet, out: Path, monkeypatch: An
             weight.data.mul_(0.0 if ruin else 1.0001)
 
     monkeypatch.setattr(fine_tuning, "fine_tune", tune)
-    monkeypatch.setattr(flow, "_scan", lambda *args: ("standard", [], {}))
+    monkeypatch.setattr(flow, "_scan", lambda *args: flow.Before("1234abcd", "standard", []))
     monkeypatch.setattr(flow, "plan", lambda verb, preset: [])
     return repair_model(model, trusted, out, method="fine-tuning")
 
@@ -108,6 +144,12 @@ def test_a_gentle_repair_is_written_without_one(
     record = repair(model, trusted, tmp_path / "new.safetensors", monkeypatch, ruin=False)
     assert "OS909" not in [caution.code for caution in record.cautions]
     assert (tmp_path / "new.safetensors").is_file()
+    with safe_open(tmp_path / "new.safetensors", "pt") as file:
+        carried = json.loads(file.metadata()["figures"])
+    now = record.results[0].evidence.after["accuracy"]
+    assert carried["accuracy"]["after"] == [now.k, now.n]
+    assert record.config["scan"] == "1234abcd"
+    assert record.results[0].evidence.selected["scan before"] == "incomplete, run 1234abcd"
 
 
 @pytest.mark.parametrize("arch", ["onnx", "transformers/ViTForImageClassification"])
@@ -219,7 +261,7 @@ def test_what_only_stands_out_is_unlearned_where_that_is_asked_for(
 ) -> None:
     """A model that nobody attacked should pay next to nothing, and some class of it may stand out."""
     result = scanned(z={}, ratio={1: 2.5}, accused=accused)
-    monkeypatch.setattr(flow, "_scan", lambda *args: ("standard", [result], {}))
+    monkeypatch.setattr(flow, "_scan", lambda *args: flow.Before("1234abcd", "standard", [result]))
     monkeypatch.setattr(flow, "plan", lambda verb, preset: [])
     record = repair_model(model, trusted, tmp_path / "new.safetensors", method=named, max_loss=100.0)
     assert record.config["method"] == chosen

@@ -1,6 +1,7 @@
 """Masks on channels: what a gate gives, and how masks are learned."""
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ostiary.core.errors import NotMet, OutOfTime
+from ostiary.core.catalog import make
+from ostiary.core.errors import ModelError, NotMet, OutOfTime
 from ostiary.core.run import Run
 from ostiary.data import ArraySet
 from ostiary.models.classifier import TorchClassifier
@@ -86,3 +88,23 @@ def test_too_few_images_and_no_channels_are_told(model: TorchClassifier) -> None
 def test_a_deadline_ends_it(model: TorchClassifier) -> None:
     with pytest.raises(OutOfTime, match="at 1 of 4"):
         learned(model, {"1": 1.0, "3": 1.0}, deadline=0.0)
+
+
+def test_masks_that_are_no_numbers_are_an_error(model: TorchClassifier) -> None:
+    with pytest.raises(ModelError, match="the masks of x are not finite"):
+        learned(model, {"1": math.nan, "3": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "message"),
+    [
+        ("rnp", {"unlearn_lr": 1e30}, "unlearning is not finite in step 2"),
+        ("mm-bm", {"c": 1e39}, "the loss is not finite in step 1"),
+    ],
+)
+def test_a_repair_that_diverges_is_an_error_and_no_unchanged_copy(
+    model: TorchClassifier, method: str, params: dict[str, float], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message) as caught:
+        make("repair", method, params).repair(model, data(80), None, run=Run())
+    assert caught.value.hint is not None

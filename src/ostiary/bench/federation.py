@@ -204,7 +204,7 @@ def run_federation(
         samples=samples,
         test=settings.test,
         root_size=settings.server.trusted,
-        stamps=settings.server.stamps,
+        stamps=settings.server.copies(),
         network=network,
         recipe=settings.clients.recipe(),
     )

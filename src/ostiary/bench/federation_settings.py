@@ -19,6 +19,8 @@ from ostiary.federated.network import Recipe
 HINT = "docs/federated.md shows a whole file"
 KINDS = "`ostiary methods --kind client-attack` says what each does"
 MAX_BYTES = 2**20
+STAMPS = 2
+"""Stamped copies that the guard's server trains on."""
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -39,13 +41,20 @@ class Clients(Frozen):
 
 
 class ServerPart(Frozen):
-    """The rule with its parameters, the server's trusted samples with marked copies of each, and admission."""
+    """The rule with its parameters, the server's trusted samples with stamped copies of each, and admission.
+
+    Without a number of copies the guard gets two, other rules none: their papers have none.
+    """
 
     rule: str = "guard"
     set: dict[str, Any] = Field(default_factory=dict)
     trusted: Annotated[int, Field(ge=0)] = 100
-    stamps: Annotated[int, Field(ge=0)] = 2
+    stamps: Annotated[int, Field(ge=0)] | None = None
     admission: Admission = Admission()
+
+    def copies(self) -> int:
+        """How many stamped copies of each trusted sample the server trains on."""
+        return (STAMPS if self.rule == "guard" else 0) if self.stamps is None else self.stamps
 
     def make_rule(self) -> Any:
         """The rule. Raises ConfigError for an unknown one, or parameters that it has not."""

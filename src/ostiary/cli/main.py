@@ -122,8 +122,8 @@ def run(args: list[str]) -> int:
         code = cli.main(args, prog_name="ostiary", standalone_mode=False)
     except click.exceptions.Abort:
         return _say("interrupted", None, INTERRUPTED)
-    except KeyboardInterrupt:
-        return _say("interrupted", None, INTERRUPTED)
+    except KeyboardInterrupt as error:
+        return _say("interrupted", str(error) or None, INTERRUPTED)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return 2

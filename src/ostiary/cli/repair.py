@@ -65,4 +65,4 @@ def command(ctx: click.Context, /, model: str, **o: Any) -> None:
             base=o["base"],
             options=options,
         )
-    sys.exit(common.conclude(record, call, reports=reports, exit_zero=o["exit_zero"], named=True))
+    sys.exit(common.conclude(record, call, reports=reports, exit_zero=o["exit_zero"], named=False))

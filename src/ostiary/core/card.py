@@ -67,7 +67,7 @@ class Needs:
             return "needs a trigger recovered by a scan"
         if self.trusted_per_class > have.trusted_per_class:
             return (
-                f"needs {self.trusted_per_class} trusted samples per class, "
+                f"needs {self.trusted_per_class} trusted samples per class (--trusted), "
                 f"the rarest class has {have.trusted_per_class}"
             )
         return None

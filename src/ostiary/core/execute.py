@@ -84,7 +84,8 @@ def execute(
     except OstiaryError as error:
         status: Status = next((word for kind, word in STATUS_OF.items() if isinstance(error, kind)), "failed")
         unusable = error if isinstance(error, FormatError | DataError | OutputError) else None
-        return Outcome(_result(method, run, status, time.perf_counter() - begun, reason=str(error)), error=unusable)
+        reason = f"{error}; {error.hint}" if error.hint else str(error)
+        return Outcome(_result(method, run, status, time.perf_counter() - begun, reason=reason), error=unusable)
     except Exception as error:
         if os.environ.get("OSTIARY_DEBUG") == "1":
             raise

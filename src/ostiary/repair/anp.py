@@ -33,7 +33,8 @@ class Anp:
     half of the trusted images, which the masks did not see, by accuracy alone; public code takes the level of the
     lowest attack success on test data.
 
-    Raises NotMet for fewer than four trusted images, and for a model without a convolution.
+    Raises NotMet for fewer than four trusted images and for a model without a convolution, ModelError for masks that
+    are no longer numbers.
     """
 
     card: ClassVar[Card] = Card(

@@ -1,15 +1,17 @@
 """The repair verb: scan (or take a scan), repair, compare on trusted images kept apart, scan again, write."""
 
 import dataclasses
+import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ostiary.core.catalog import make, method_class, resolve
 from ostiary.core.decide import triggers_found, verdict
-from ostiary.core.errors import ConfigError, DataError, FormatError
+from ostiary.core.errors import ConfigError, FormatError
 from ostiary.core.files import refuse_existing
 from ostiary.core.plan import plan
 from ostiary.core.protocols import Repaired
@@ -38,10 +40,22 @@ least attack success, whichever attack is left out; and the one that needs no im
 STRANGE, SMALLER = 1.0, 2.0
 """Where a scan accuses no class, those stand out whose triggers lie so far from reference models (the strangest class
 of one of these in ten does), or without any are so many times smaller than those of the other classes."""
-Scanned = tuple[str, Sequence[MethodResult], Mapping[str, Any]]
-"""A scan's preset, its results, and the limits that it applied, by its methods."""
 STANDARD = "standard"
 """The preset of a scan that the repair makes itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The scan of the model as it came: the id of its run, its preset, its results, and its limits by its methods."""
+
+    run: str
+    preset: str
+    results: Sequence[MethodResult]
+    limits: Mapping[str, Any] = field(default_factory=dict)
+
+    def verdict(self, classes: Sequence[str]) -> str:
+        """Its verdict, and by which run."""
+        return f"{verdict(self.results, classes)}, run {self.run}"
 
 
 def repair(
@@ -81,36 +95,58 @@ def repair(
     have_of(model, trusted)  # checks that they fit together
     extra = {resolve("repair", name): dict(values) for name, values in (params or {}).items()}
     named = resolve("repair", method) if method else None
+    made = ready(extra, (named,) if named else (WITH_TRIGGER, WITHOUT_TRIGGER))
     begun = time.monotonic()
-    preset, before, limits = _scan(model, trusted, options) if scan is None else _read_scan(scan, model)
+    before = _scan(model, trusted, options) if scan is None else _read_scan(scan, model)
     if options.time_limit is not None:
         options = dataclasses.replace(options, time_limit=max(0.0, options.time_limit - (time.monotonic() - begun)))
-    accused, standing = _accused(before), _standing_out(before, limits)
+    accused, standing = _accused(before.results), _standing_out(before.results, before.limits)
     chosen = named or choice(bool(accused), trusted)
     evidence = _evidence(accused or (standing if chosen == WITH_TRIGGER else ()))
-    built = make("repair", chosen, extra.pop(chosen, {}))
-    if extra:
-        raise DataError(f"'{next(iter(extra))}' has parameters but '{chosen}' runs")
+    built = picked(made, chosen, extra)
     tune, check = (None, None) if trusted is None else split(trusted, (0.75, 0.25), seed=options.seed)
     have = have_of(model, tune, trigger=bool(evidence.candidates))
-    scanners = plan("scan", preset=preset)
+    scanners = plan("scan", preset=before.preset)
     asked = [chosen, *(scanner.card.id for scanner in scanners)]
-    session = start("repair", model, options, {"max_loss": max_loss, "method": chosen}, asked, trusted=trusted)
+    config = {"max_loss": max_loss, "method": chosen, "scan": before.run}
+    session = start("repair", model, options, config, asked, trusted=trusted)
     if standing and not accused:
         session.caution("OS936", _unaccused(standing, chosen))
-    _caution(session, model, trusted, before)
+    _caution(session, model, trusted, before.results)
     if session.interrupted:
         return session.finish()
 
     def summarise(value: Repaired, run: Run) -> RepairEvidence:
-        if check is None:
-            return RepairEvidence(before={}, after={}, selected=value.selected)
-        return compare(model, value, evidence.candidates, check)
+        found = RepairEvidence(before={}, after={}, selected=value.selected)
+        found = found if check is None else compare(model, value, evidence.candidates, check)
+        told = {"scan before": before.verdict(session.classes)}
+        return found.model_copy(update={"selected": told | found.selected})
 
     outcome = session.execute(built, model, tune, evidence, have=have, summarise=summarise)
     if isinstance(outcome.result.evidence, RepairEvidence) and not session.interrupted:
-        _conclude(session, outcome.value.model, outcome.result.evidence, trusted, scanners, out, max_loss)
+        _conclude(session, outcome.value.model, outcome.result.evidence, trusted, scanners, out, max_loss, built)
     return session.finish()
+
+
+def ready(extra: Mapping[str, Mapping[str, Any]], possible: Sequence[str]) -> dict[str, Any]:
+    """The repairs that may be picked, by their ids, as they are set: what cannot run is told before a long scan.
+
+    Raises ConfigError for parameters of other repairs, and for such as a repair has not.
+    """
+    if other := next((name for name in extra if name not in possible), None):
+        names = " or ".join(f"'{name}'" for name in possible)
+        raise ConfigError(f"'{other}' has parameters but {names} runs", hint="say --method, too")
+    return {name: make("repair", name, dict(extra.get(name, {}))) for name in possible}
+
+
+def picked(made: Mapping[str, Any], chosen: str, extra: Mapping[str, Any]) -> Any:
+    """The chosen of the repairs that are ready. Raises ConfigError where another was set."""
+    if other := next((name for name in extra if name != chosen), None):
+        raise ConfigError(
+            f"'{other}' has parameters, but by the scan '{chosen}' runs",
+            hint=f"name it with --method {other.rpartition('.')[2]}, or leave its --set out",
+        )
+    return made[chosen]
 
 
 def choice(trigger: bool, trusted: ImageSet | None) -> str:
@@ -147,29 +183,29 @@ def _conclude(
     scanners: Sequence[Any],
     out: Path,
     max_loss: float,
+    built: Any,
 ) -> None:
     """Refuse the result, or scan it and write it."""
-    if trusted is not None and _refused(session, evidence, max_loss):
+    if trusted is not None and _refused(session, evidence, max_loss, built):
         return
     have = have_of(repaired, trusted)
     session.null = null_for(repaired, scanners, class_names(repaired, trusted), None)
     session.execute_all(scanners, repaired, trusted, have=have, exhaustive=False)
     if session.interrupted:
         return
-    save_model(
-        repaired, out, parent=session.digests["model"], extra={"repair": session.asked[0], "run": session.folder.id}
-    )
+    extra = {"repair": session.asked[0], "run": session.folder.id, "figures": figures(evidence)}
+    save_model(repaired, out, parent=session.digests["model"], extra=extra)
     session.config["out"] = str(out)
     session.digests["repaired"] = repaired.digest
 
 
-def _refused(session: Session, evidence: RepairEvidence, max_loss: float) -> bool:
+def _refused(session: Session, evidence: RepairEvidence, max_loss: float, built: Any) -> bool:
     """True when the repair cost too much, which the record then says; a price that could be chance is a caution."""
     before, after = evidence.before["accuracy"], evidence.after["accuracy"]
     lost = before.k - after.k
     fell = f"accuracy fell by {100 * lost / before.n:.1f} points ({lost} of {before.n} images kept apart)"
     if too_many(lost, before.n, max_loss):
-        session.config["refused"] = f"{fell}, more than --max-loss {max_loss:g}; {gentler(session.asked[0])}"
+        session.config["refused"] = f"{fell}, more than --max-loss {max_loss:g}; {gentler(built)}"
         return True
     if lost > max_loss / 100 * before.n:
         session.caution("OS909", f"{fell}, which so few cannot tell from the limit of {max_loss:g}")
@@ -180,31 +216,40 @@ def _refused(session: Session, evidence: RepairEvidence, max_loss: float) -> boo
     return False
 
 
-def gentler(method: str) -> str:
-    """How to set a repair, given by its id, so that it changes the model less."""
-    default: dict[str, Any] = {
-        field.name: field.default for field in dataclasses.fields(method_class("repair", method))
-    }
-    name = f"--set {method.rpartition('.')[2]}"
-    if "tolerance" in default:
-        return f"change less, as in {name}.tolerance={default['tolerance'] / 2:g}"
-    if "u" in default:
-        return f"prune less, as in {name}.u={default['u'] + 1:g}"
-    return f"try a lower rate, as in {name}.lr=0.003"
+def figures(evidence: RepairEvidence) -> str:
+    """The rates before and after, as the repaired model carries them: JSON, hits and counts by measure."""
+    pairs = {name: (evidence.before[name], evidence.after[name]) for name in evidence.before}
+    told = {name: {"before": [was.k, was.n], "after": [now.k, now.n]} for name, (was, now) in pairs.items()}
+    return json.dumps(told, sort_keys=True)
 
 
-def _scan(model: TorchClassifier, trusted: ImageSet | None, options: Options) -> Scanned:
+def gentler(made: Any) -> str:
+    """How to set a repair so that it changes the model less than as it is set."""
+    name = f"--set {made.card.id.rpartition('.')[2]}"
+    if hasattr(made, "tolerance"):
+        return f"change less, as in {name}.tolerance={made.tolerance / 2:g}"
+    if hasattr(made, "u"):
+        return f"prune less, as in {name}.u={made.u + 1:g}"
+    return f"try a lower rate, as in {name}.lr={made.lr / 3:.1g}"
+
+
+def _scan(model: TorchClassifier, trusted: ImageSet | None, options: Options) -> Before:
     planned = plan("scan", preset=STANDARD)
     session = start("scan", model, options, {"preset": STANDARD}, [m.card.id for m in planned], trusted=trusted)
     session.null = null_for(model, planned, class_names(model, trusted), None)
     session.execute_all(planned, model, trusted, have=have_of(model, trusted), exhaustive=False)
-    session.finish()
+    record = session.finish()
     if session.interrupted:
-        raise KeyboardInterrupt
-    return STANDARD, session.results, session.config.get("limits", {})
+        raise KeyboardInterrupt(kept(record))
+    return Before(record.id, STANDARD, session.results, session.config.get("limits", {}))
 
 
-def _read_scan(where: Path | str, model: TorchClassifier) -> Scanned:
+def kept(record: Record) -> str:
+    """What is left of a scan that was interrupted before the repair."""
+    return f"what was scanned is kept: --scan {record.id} goes by it without scanning the rest"
+
+
+def _read_scan(where: Path | str, model: TorchClassifier) -> Before:
     """What of a kept scan is needed."""
     record, folder = read_record(where)
     if record.kind != "scan" or record.digests.get("model") != model.digest:
@@ -213,7 +258,7 @@ def _read_scan(where: Path | str, model: TorchClassifier) -> Scanned:
         )
     preset = str(record.config.get("preset", STANDARD))
     results = [_with_arrays(result, record, folder) for result in record.results]
-    return preset, results, record.config.get("limits", {})
+    return Before(record.id, preset, results, record.config.get("limits", {}))
 
 
 def _with_arrays(result: MethodResult, record: Record, folder: Path) -> MethodResult:

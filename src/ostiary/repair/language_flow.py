@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ostiary.core.catalog import make, resolve
+from ostiary.core.catalog import resolve
 from ostiary.core.decide import verdict
 from ostiary.core.errors import ConfigError, DataError, FormatError
 from ostiary.core.files import refuse_existing
@@ -25,7 +25,7 @@ from ostiary.models.language import LanguageModel
 from ostiary.models.text_folder import save_language
 from ostiary.repair.checks import too_many
 from ostiary.repair.fine_mixing import takes_base
-from ostiary.repair.flow import STANDARD, gentler
+from ostiary.repair.flow import STANDARD, Before, figures, gentler, kept, picked, ready
 from ostiary.scan.language import have_of, scan_language
 from ostiary.training.language import token_rows
 from ostiary.training.language_flow import ANSWER_STEPS, exact_match
@@ -64,36 +64,36 @@ def repair_language(
             f"{method or 'the repair that a scan decides on'} goes by no base",
             hint="leave --base out, or say --method fine-mixing",
         )
+    made = ready(extra, (named,) if named else (WITH_PHRASE, WITHOUT_PHRASE))
     begun = time.monotonic()
-    preset, before = _scanned(model, trusted, scan, options)
+    before = _scanned(model, trusted, scan, options)
     if options.time_limit is not None:
         options = dataclasses.replace(options, time_limit=max(0.0, options.time_limit - (time.monotonic() - begun)))
-    phrases = phrases_found(before)
+    phrases = phrases_found(before.results)
     chosen = named or (WITH_PHRASE if phrases else WITHOUT_PHRASE)
-    built = make("repair", chosen, extra.pop(chosen, {}))
+    built = picked(made, chosen, extra)
     built = built if base is None else dataclasses.replace(built, base=base)
-    if extra:
-        raise ConfigError(f"'{next(iter(extra))}' has parameters but '{chosen}' runs", hint="say --method, too")
     tune, check = (trusted.subset(rows) for rows in stratified_rows(trusted.labels, (0.75, 0.25), options.seed))
     have = dataclasses.replace(have_of(tune), trigger=bool(phrases))
-    scanners = plan("scan", preset=preset, task="chat")
+    scanners = plan("scan", preset=before.preset, task="chat")
     asked = [chosen, *(scanner.card.id for scanner in scanners)]
-    config = {"max_loss": max_loss, "method": chosen, "template": model.template.digest}
+    config = {"max_loss": max_loss, "method": chosen, "template": model.template.digest, "scan": before.run}
     session = start("repair", model, options, config, asked, trusted=trusted)
     if base is not None:
         session.digests["base"] = base.digest
-    if verdict(before, session.classes) == "incomplete":
+    if verdict(before.results, session.classes) == "incomplete":
         session.caution("OS910", f"the scan before the repair was not whole; {chosen} was chosen without")
     evidence = ModelEvidence(score=None, per_class=(), phrases=phrases, examined=())
 
     def summarise(value: Repaired, run: Run) -> RepairEvidence:
         was, now = (compared(one, check, phrases) for one in (model, value.model))
-        return RepairEvidence(before=was, after=now, selected=value.selected)
+        told = {"scan before": before.verdict(session.classes)}
+        return RepairEvidence(before=was, after=now, selected=told | value.selected)
 
     outcome = session.execute(built, model, tune, evidence, have=have, summarise=summarise)
     found = outcome.result.evidence
-    if isinstance(found, RepairEvidence) and not session.interrupted and not _refused(session, found, max_loss):
-        _conclude(session, outcome.value.model, trusted, scanners, out)
+    if isinstance(found, RepairEvidence) and not session.interrupted and not _refused(session, found, max_loss, built):
+        _conclude(session, outcome.value.model, found, trusted, scanners, out)
     return session.finish()
 
 
@@ -131,42 +131,48 @@ def _tokens(model: LanguageModel, rows: Sequence[tuple[Sequence[int], Sequence[i
     return Rate(k=hits, n=total)
 
 
-def _scanned(
-    model: LanguageModel, trusted: TextSet, scan: Path | str | None, options: Options
-) -> tuple[str, Sequence[MethodResult]]:
-    """The preset and the results of a kept scan of this model, or of one that is made now."""
+def _scanned(model: LanguageModel, trusted: TextSet, scan: Path | str | None, options: Options) -> Before:
+    """A kept scan of this model, or one that is made now."""
     if scan is None:
         record = scan_language(model, trusted, methods=(), preset=STANDARD, params=None, options=options)
         if record.interrupted:
-            raise KeyboardInterrupt
-        return STANDARD, record.results
+            raise KeyboardInterrupt(kept(record))
+        return Before(record.id, STANDARD, record.results)
     record = read_record(scan)[0]
     if record.kind != "scan" or record.digests.get("model") != model.digest:
         raise FormatError(
             f"'{scan}' is not a scan record of this model", hint="leave --scan out to scan the model first"
         )
-    return str(record.config.get("preset", STANDARD)), record.results
+    return Before(record.id, str(record.config.get("preset", STANDARD)), record.results)
 
 
-def _refused(session: Session, evidence: RepairEvidence, max_loss: float) -> bool:
+def _refused(session: Session, evidence: RepairEvidence, max_loss: float, built: Any) -> bool:
     """True when the repair cost too much, which the record then says; a price that could be chance is a caution."""
     for name in (EXACT, TOKENS):
         before, lost = evidence.before[name], evidence.before[name].k - evidence.after[name].k
         fell = f"{name} fell by {100 * lost / before.n:.1f} points ({lost} of {before.n} kept apart)"
         if too_many(lost, before.n, max_loss):
-            session.config["refused"] = f"{fell}, more than --max-loss {max_loss:g}; {gentler(session.asked[0])}"
+            session.config["refused"] = f"{fell}, more than --max-loss {max_loss:g}; {gentler(built)}"
             return True
         if lost > max_loss / 100 * before.n:
             session.caution("OS909", f"{fell}, which so few cannot tell from the limit of {max_loss:g}")
     return False
 
 
-def _conclude(session: Session, repaired: LanguageModel, trusted: TextSet, scanners: Sequence[Any], out: Path) -> None:
+def _conclude(
+    session: Session,
+    repaired: LanguageModel,
+    evidence: RepairEvidence,
+    trusted: TextSet,
+    scanners: Sequence[Any],
+    out: Path,
+) -> None:
     """Scan the result and write it."""
     session.execute_all(scanners, repaired, trusted, have=have_of(trusted), exhaustive=False)
     if session.interrupted:
         return
     notes = {"parent": session.digests["model"], "repair": session.asked[0], "run": session.folder.id}
+    notes["figures"] = figures(evidence)
     save_language(repaired, out, notes=notes)
     session.config["out"] = str(out)
     session.digests["repaired"] = repaired.digest

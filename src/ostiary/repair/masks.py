@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ostiary.core.errors import NotMet
+from ostiary.core.errors import ModelError, NotMet
 from ostiary.core.protocols import LabelledSet
 from ostiary.core.run import Run
 from ostiary.core.types import Images, Labels
@@ -77,7 +77,8 @@ def learn_masks(
     Batch normalisation takes the statistics of the batch meanwhile, so that a mask counts by what its channel tells
     apart and not by how it shifts the scale of all later layers. The model is left with other running statistics.
 
-    Raises NotMet for fewer than two images, and for a model without a convolution.
+    Raises NotMet for fewer than two images and for a model without a convolution, ModelError for masks that are no
+    longer numbers.
     """
     masks = {name: torch.ones(n, device=run.device, requires_grad=True) for name, n in prunable(model).items()}
     sums = {name: torch.zeros_like(mask, requires_grad=False) for name, mask in masks.items()}
@@ -98,5 +99,7 @@ def learn_masks(
                 sums[name] += mask.clamp_(0, 1)
         run.step(step, steps, label)
     model.module.requires_grad_(True).eval()
+    if not all(bool(total.isfinite().all()) for total in sums.values()):
+        raise ModelError(f"the masks of {label} are not finite", hint="set a lower rate")
     # The sum of ones is exact, so a mask that never moved gives 1.
     return {name: (total / steps).cpu() for name, total in sums.items()}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from ostiary.core.card import Card, Needs
-from ostiary.core.errors import NotMet
+from ostiary.core.errors import ModelError, NotMet
 from ostiary.core.protocols import LabelledSet, Repaired
 from ostiary.core.records import ModelEvidence
 from ostiary.core.run import Run
@@ -42,7 +42,8 @@ class MmBm:
     shrinks while it is not. What is kept are the lowest bounds at which it was; failing that the largest activations on
     all trusted images, which change no answer on these.
 
-    Raises NotMet for fewer than four trusted images, and for a model without batch normalisation.
+    Raises NotMet for fewer than four trusted images and for a model without batch normalisation, ModelError where the
+    loss is no longer a number.
     """
 
     card: ClassVar[Card] = Card(
@@ -112,7 +113,10 @@ class MmBm:
             with torch.no_grad():
                 wanted = plain.logits(shifted)
             optimizer.zero_grad()
-            (mse_loss(copy.logits(shifted), wanted) + c * _length(bounds)).backward()
+            loss = mse_loss(copy.logits(shifted), wanted) + c * _length(bounds)
+            if not loss.isfinite():
+                raise ModelError(f"the loss is not finite in step {step}", hint="set a lower mm-bm.lr")
+            loss.backward()
             optimizer.step()
             with torch.no_grad():
                 for name, most in bounds.items():

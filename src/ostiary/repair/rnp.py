@@ -10,6 +10,7 @@ from pydantic import Field
 from torch.nn.functional import cross_entropy
 
 from ostiary.core.card import Card, Needs
+from ostiary.core.errors import ModelError
 from ostiary.core.protocols import LabelledSet, Repaired
 from ostiary.core.records import ModelEvidence
 from ostiary.core.run import Run
@@ -35,7 +36,8 @@ class Rnp:
     pruned in the model as it came. How many channels is chosen on half of the trusted images, which nothing else saw,
     by accuracy alone; public code takes the level of the lowest attack success on test data.
 
-    Raises NotMet for fewer than four trusted images, and for a model without a convolution.
+    Raises NotMet for fewer than four trusted images and for a model without a convolution, ModelError where a rate is
+    so high that the unlearned model or the masks are no longer numbers.
     """
 
     card: ClassVar[Card] = Card(
@@ -94,6 +96,8 @@ class Rnp:
         batches = batches_for(pixels, data.labels, tuning, steps=self.unlearn_steps, rng=rng, device=run.device)
         for step, (x, y) in enumerate(batches, 1):
             logits = model.logits(x)
+            if not logits.isfinite().all():
+                raise ModelError(f"unlearning is not finite in step {step}", hint="set a lower rnp.unlearn_lr")
             kept = 0.8 * kept + 0.2 * float((logits.argmax(1) == y).float().mean())
             if kept <= self.forgotten:
                 break
