@@ -77,11 +77,15 @@ def test_two_replies_under_one_name_are_both_dropped() -> None:
     assert "d" in admit(*HONEST, reply("d")).clients
 
 
-@pytest.mark.parametrize("claim", [0, -5, float("nan"), float("inf")])
-def test_odd_claims_are_refused_where_claims_count(claim: float) -> None:
+@pytest.mark.parametrize("claim", [0, -5, float("nan"), float("inf"), None, "12", [1.0], 10**400])
+def test_odd_claims_are_refused_where_claims_count(claim: Any) -> None:
     assert admit(*HONEST, reply("d", examples=claim), weigh="claimed").refused["d"].code == "OS506"
     assert admit(*HONEST, reply("d", examples=claim)).clients[-1] == "d", "equal weights believe nobody"
     assert admit(*HONEST, reply("d", examples=1), weigh="claimed").refused == {}
+
+
+def test_what_is_no_mapping_of_tensors_is_refused() -> None:
+    assert admit(*HONEST, Reply("d", None, 1.0, HONEST[0].round)).refused["d"].code == "OS502"  # type: ignore[arg-type]
 
 
 def test_a_claim_counts_for_so_much_and_no_more() -> None:

@@ -8,17 +8,32 @@ import copy
 import warnings
 from collections.abc import Callable
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from flower_case import BAD, CLIENTS, HOSTILE, Answer, app, changed, flat, honest_mean, model, play, with_bytes
+from flower_case import (
+    BAD,
+    CLIENTS,
+    DIRECTION,
+    HOSTILE,
+    Answer,
+    app,
+    changed,
+    flat,
+    honest_mean,
+    model,
+    play,
+    with_bytes,
+)
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Bulyan, FedAvg, FedMedian, FedTrimmedAvg, Krum, MultiKrum, Strategy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ostiary.core.catalog import make, methods
 from ostiary.federated.admission import Admission
 from ostiary.federated.flower import BackdoorGuard, arrays_of, tensors_of
 from ostiary.federated.flower_grid import InProcessGrid
@@ -108,6 +123,41 @@ def test_the_guarded_run_goes_on_without_the_reply(answer: Answer, code: str) ->
         assert all(done.reasons[name].text for name in HOSTILE)
     assert np.isfinite(flat(tensors_of(result.arrays))).all()
     assert len(result.train_metrics_clientapp) == len(result.evaluate_metrics_clientapp) == 2
+
+
+def row_by_row(content: RecordDict, message: Message) -> Any:
+    """Round by round another row of the table."""
+    number = int(message.content["config"]["server-round"])
+    return [*ROWS.values()][number - 1][0](content, message)
+
+
+def own(arrays: ArrayRecord) -> ArrayRecord:
+    """What a server that trains on samples of its own comes to."""
+    tensors = tensors_of(arrays)
+    return arrays_of({**tensors, "w": tensors["w"] + 0.1 * DIRECTION[:24].reshape(6, 4).astype(np.float32)})
+
+
+RULES = [name.removeprefix("aggregate.") for name in methods("aggregate")]
+
+
+@pytest.mark.parametrize(
+    ("rule", "strategy"),
+    [*product(RULES, ["FedAvg"]), *product(["rfa"], sorted(STRATEGIES.keys() - {"FedAvg"}))],
+    ids=lambda name: name,
+)
+def test_every_row_is_dropped_under_every_rule_and_strategy(rule: str, strategy: str) -> None:
+    params: dict[str, Any] = {"flower": {"declared": BAD}, "deepsight": {"samples": 10}}
+    given: dict[str, Any] = {"root": own}
+    if rule == "deepsight":
+        given |= {"probe": lambda arrays, x: x @ tensors_of(arrays)["w"] + tensors_of(arrays)["b"]}
+        given |= {"input_shape": (6,), "head": ("w", "b")}
+    guard = BackdoorGuard(STRATEGIES[strategy](), rule=make("aggregate", rule, params.get(rule)), **given)
+    result = play(guard, row_by_row, rounds=len(ROWS))
+    assert len(guard.rounds) == len(ROWS)
+    for done, (_, code) in zip(guard.rounds, ROWS.values(), strict=True):
+        assert {done.reasons[name].code for name in HOSTILE} == {code}
+        assert not HOSTILE & done.accepted
+    assert np.isfinite(flat(tensors_of(result.arrays))).all()
 
 
 @pytest.mark.parametrize("mode", ["replace", "filter"])

@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from ostiary.core.errors import ConfigError, DataError, ModelError
 from ostiary.federated.attacks.badnets import BadNets
@@ -91,7 +91,6 @@ def test_without_attackers_the_app_is_as_it_was() -> None:
     for config in (
         {},
         HONEST,
-        {"red-team.attackers": "1,2", "red-team.data": "badnets"},
         attack(data="badnets", first=2),
     ):
         assert (update(config) == update({})).all()
@@ -169,41 +168,89 @@ def test_an_app_that_trains_other_tensors_than_it_sends_is_an_error() -> None:
     assert steps.taken == 1
 
 
-@pytest.mark.parametrize("kind", ["arrays", "planes", "set", "loader"])
+class Named(Dataset[dict[str, Any]]):
+    """Samples as data sets of Hugging Face give them."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return {"img": self.x[row], "label": int(self.y[row])}
+
+
+def given_as(kind: str) -> Any:
+    """The samples of a client in one of the forms in which apps load them."""
+    x, y = load(0)
+    pairs, named = TensorDataset(x, y), Named(x, y)
+    return {
+        "arrays": (x.numpy()[:, 0], y.numpy()),
+        "planes": (x.repeat(1, 3, 1, 1), y),
+        "set": pairs,
+        "loader": DataLoader(pairs, batch_size=8),
+        "named": DataLoader(named, batch_size=8),
+        "two loaders": (DataLoader(named, batch_size=8), DataLoader(pairs, batch_size=3)),
+    }[kind]
+
+
+def pairs_of(data: Any) -> tuple[np.ndarray, np.ndarray]:
+    """All images and labels."""
+    if isinstance(data, DataLoader):
+        assert data.batch_size == 8
+        data = data.dataset
+    if isinstance(data, tuple):
+        return np.array(data[0].tolist()), np.array(data[1].tolist())
+    samples = [data[i] for i in range(len(data))]
+    x, y = zip(*(sample.values() if isinstance(sample, dict) else sample for sample in samples), strict=True)
+    return np.array([image.tolist() for image in x]), np.array([int(label) for label in y])
+
+
+@pytest.mark.parametrize("kind", ["arrays", "planes", "set", "loader", "named", "two loaders"])
 def test_whatever_gives_samples_can_be_wrapped(kind: str) -> None:
-    def give(part: int) -> Any:
-        x, y = load(part)
-        if kind == "arrays":
-            return x.numpy()[:, 0], y.numpy()
-        if kind == "planes":
-            return x.repeat(1, 3, 1, 1), y
-        one = TensorDataset(x, y)
-        return one if kind == "set" else DataLoader(one, batch_size=8)
-
-    def pairs(data: Any) -> tuple[np.ndarray, np.ndarray]:
-        if isinstance(data, DataLoader):
-            assert data.batch_size == 8
-            data = data.dataset
-        return tuple(
-            np.array(part.tolist()) if isinstance(part, torch.Tensor) else np.array(part)
-            for part in (data.tensors if isinstance(data, TensorDataset) else data)
-        )  # type: ignore[return-value]
-
     seen = []
 
     def call_next(message: Message, context: Context) -> Message:
-        seen.append(pairs(poisoned(give)(0)))
+        data = poisoned(lambda part: given_as(kind))(0)
+        if kind == "two loaders":
+            assert torch.equal(data[1].dataset.tensors[0], load(0)[0]), "tests stay as they are"
+            assert next(iter(data[0])).keys() == {"img", "label"}
+        seen.append(pairs_of(data[0] if kind == "two loaders" else data))
         return message
 
-    with InProcessGrid(ClientApp(), 1, run_config=attack(data="badnets")) as grid:
-        record = RecordDict({"arrays": arrays_of({"w": np.zeros(3, np.float32)})})
-        message = Message(record, dst_node_id=NODE, message_type="train")
-        red_team(message, copy.deepcopy(grid._contexts[NODE]), call_next)
+    in_the_team(attack(data="badnets"), call_next)
     ((x, y),) = seen
     assert x.shape[1:] == {"arrays": (4, 4), "planes": (3, 4, 4)}.get(kind, (1, 4, 4)) and len(x) == len(y) == 40
     assert (x[-20:, ..., -2:, -2:] == 1).all() and (y[-20:] == 0).all()
-    with pytest.raises(DataError), InProcessGrid(ClientApp(), 1, run_config=attack(data="badnets")) as grid:
-        red_team(message, grid._contexts[NODE], lambda m, c: poisoned(lambda: 5)())
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (lambda: (np.zeros((4, 4, 4), np.uint8), np.zeros(4, int)), "of uint8"),
+        (lambda: [{"text": "no image", "label": 0}], "no pair"),
+        (lambda: Named(torch.zeros(3, 2), torch.zeros(3)), "no one image and one label"),
+    ],
+    ids=["bytes", "a list", "no image"],
+)
+def test_what_cannot_be_stamped_is_an_error_and_no_honest_client(given: Any, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        in_the_team(attack(data="badnets"), lambda m, c: poisoned(given)())
+
+
+def in_the_team(config: dict[str, Any], call_next: Any) -> None:
+    """One call of the mod on the only node there is."""
+    with InProcessGrid(ClientApp(), 1, run_config=config) as grid:
+        record = RecordDict({"arrays": arrays_of({"w": np.zeros(3, np.float32)})})
+        message = Message(record, dst_node_id=NODE, message_type="train")
+        red_team(message, copy.deepcopy(grid._contexts[NODE]), call_next)
+
+
+def test_an_attacker_that_no_node_is_is_an_error() -> None:
+    """Else the attack would not run, and a guard would look good."""
+    with pytest.raises(ConfigError, match="partition 1 is to attack, of 1"):
+        in_the_team({**attack(data="badnets"), "red-team.attackers": "0,1"}, lambda m, c: m)
 
 
 @pytest.mark.parametrize(
@@ -217,6 +264,11 @@ def test_whatever_gives_samples_can_be_wrapped(kind: str) -> None:
         {"attackers": "0", "rounds": 3},
         {"attackers": "0", "share": "half"},
         {"attackers": "0", "data": "badnets", "badnets.size": 0},
+        {"attackers": "0"},
+        {"attackers": "0,-1", "data": "badnets"},
+        {"attackers": "0", "data": "badnets", "share": 7.0},
+        {"attackers": "0", "data": "badnets", "first": 5, "last": 2},
+        {"attackers": "0", "data": "badnets", "first": 0},
     ],
     ids=str,
 )

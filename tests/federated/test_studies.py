@@ -196,6 +196,30 @@ def test_what_is_no_toml_is_said_so(tmp_path: Path, data: bytes) -> None:
         read_settings(file)
 
 
+@pytest.mark.parametrize(
+    ("poison", "params", "words"),
+    [
+        ("badnets", {"target": 99}, r"threat\.set\.badnets\.target is 99, the data have 10 classes"),
+        ("edge-case", {"source": 10}, r"threat\.set\.edge-case\.source is 10"),
+    ],
+)
+def test_an_attack_on_classes_that_are_not_there_is_refused_before_any_work(
+    tmp_path: Path, poison: str, params: dict[str, int], words: str
+) -> None:
+    threat = {"number": 1, "poison": poison, "set": {poison: params}, "first": 1, "last": 1}
+    with pytest.raises(ConfigError, match=words):
+        run_federation(Settings(**SMALL | {"threat": threat}), "digits", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_study_of_too_few_clients_measured_nothing_and_says_so(tmp_path: Path) -> None:
+    few = SMALL | {"threat": None, "server": {"rule": "guard"}, "clients": {"number": 3, "epochs": 1}, "rounds": 2}
+    record = run_federation(Settings(**few), "digits", tmp_path / "out")
+    assert (record.results[0].status, record.results[0].evidence) == ("skipped", None)
+    assert "no round was aggregated" in (record.results[0].reason or "")
+    assert {caution.code for caution in record.results[0].cautions} == {"OS927"}
+
+
 def test_too_few_samples_for_the_clients() -> None:
     with pytest.raises(DataError, match="50 samples for 6 clients"):
         samples_of(Settings(**SMALL | {"samples": 50}), "digits", 0)

@@ -10,7 +10,7 @@ from securesystemslib.signer import CryptoSigner
 
 from ostiary.bench.federation_settings import Settings
 from ostiary.core.card import Card, Have, Needs
-from ostiary.core.errors import DataError, NoPart
+from ostiary.core.errors import ConfigError, DataError, NoPart, NotMet
 from ostiary.core.files import refuse_existing
 from ostiary.core.records import Rate, Record, RoundEntry, RoundsEvidence
 from ostiary.core.run import Run
@@ -74,6 +74,8 @@ class Study:
             self.tell(Judged(done, self.rule, model, outcome.model, tuple(run.cautions[noted:])))
             noted, last = len(run.cautions), outcome.model
             outcomes.append(replace(outcome, model={}, round=without_update(outcome.round)))
+        if all(one.round.verdict is None for one in outcomes):
+            raise NotMet("no round was aggregated: the cautions say why")
         self._save(last, self.out / LAST, data)
         return self._evidence(outcomes, self.network.flat(last))
 
@@ -101,7 +103,7 @@ class Study:
             "mean accuracy on honest clients' own samples": float(np.mean(shares)),
             "lowest accuracy on an honest client's own samples": min(shares),
         }
-        if threat is not None:
+        if threat is not None and threat.last < len(outcomes):
             measures["lifespan"] = float(lifespan(outcomes, threat.last))
         return RoundsEvidence(
             clients=federation.names,
@@ -178,6 +180,23 @@ def _arrays(data: ImageSet) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(images), data.labels.numpy().astype(np.int64)
 
 
+def _aimed(threat: Threat, federation: Federation, classes: Sequence[str]) -> None:
+    """Raises ConfigError for an attack on classes that the data have not, or that nothing is there to measure."""
+    name = threat.data.card.id.rpartition(".")[2]
+    for key in ("target", "source"):
+        label = getattr(threat.data, key, 0)
+        if label >= len(classes):
+            raise ConfigError(
+                f"threat.set.{name}.{key} is {label}, the data have {len(classes)} classes",
+                hint=f"0 to {len(classes) - 1}",
+            )
+    if not len(threat.data.test(*federation.measuring)[1]):
+        raise ConfigError(
+            f"'{name}' finds no sample to measure its success on among those kept back",
+            hint="raise test, or choose another source or target",
+        )
+
+
 def run_federation(
     settings: Settings,
     spec: str,
@@ -196,6 +215,7 @@ def run_federation(
     data, samples = samples_of(settings, spec, options.seed)
     threat = settings.threat
     network = ZooNetwork(settings.arch, len(data.classes), data.shape, settings.width)
+    made = None if threat is None else threat.threat(settings.clients)
     federation = Federation(
         seed=options.seed,
         alpha=settings.clients.alpha,
@@ -208,11 +228,13 @@ def run_federation(
         network=network,
         recipe=settings.clients.recipe(),
     )
+    if made is not None:
+        _aimed(made, federation, data.classes)
     method = Study(
         federation,
         network,
         settings.server.make_rule(),
-        None if threat is None else threat.threat(settings.clients),
+        made,
         settings,
         out,
         keep,

@@ -161,7 +161,7 @@ def data_path(name: str, grid_file: Path) -> str:
         if place.exists():
             return str(place.resolve())
     looked = " nor ".join(f"'{place}'" for place in places)
-    hint = "correct the grid's [data] table" if root else "set OSTIARY_DATA to the folder that holds the data sets"
+    hint = "correct the name in the file" if root else "set OSTIARY_DATA to the folder that holds the data sets"
     raise FormatError(f"no data at {looked}", hint=hint)
 
 

@@ -1,8 +1,10 @@
 """Which replies of a round may reach a rule at all. An offending reply is dropped with a reason; the round goes on."""
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Annotated, Literal
 
 import numpy as np
@@ -110,6 +112,8 @@ def _unfit(reply: Reply, model: Tensors, layout: Layout, number: int, *, by_clai
     """Why a reply cannot be compared with the model at all, None where it can."""
     if reply.round != number:
         return Reason("OS508", f"it answers round {reply.round}, this is round {number}")
+    if not isinstance(reply.tensors, Mapping):
+        return Reason("OS502", f"sends {type(reply.tensors).__name__:.60} in place of tensors")
     if reply.tensors.keys() != model.keys():
         lacks, more = sorted(model.keys() - reply.tensors.keys()), sorted(reply.tensors.keys() - model.keys())
         told = [f"lacks '{name}'" for name in lacks] + [f"adds {name!r:.60}" for name in more]
@@ -130,6 +134,10 @@ def _unfit(reply: Reply, model: Tensors, layout: Layout, number: int, *, by_clai
 
 def unfit_claim(reply: Reply) -> Reason | None:
     """Why what a reply claims cannot be a number of examples, None where it can."""
-    if np.isfinite(reply.examples) and reply.examples > 0:
-        return None
-    return Reason("OS506", f"claims {reply.examples} examples")
+    claim: object = reply.examples
+    try:
+        if isinstance(claim, Real) and math.isfinite(claim) and float(claim) > 0:
+            return None
+    except OverflowError:  # a whole number that no float holds
+        return Reason("OS506", "claims more examples than can be counted")
+    return Reason("OS506", f"claims {claim!s:.60} examples")

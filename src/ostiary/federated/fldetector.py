@@ -97,6 +97,7 @@ class FLDetector:
         deviations=(
             "refuses round by round, where the paper starts the training anew without whom it found",
             "the gap statistic decides between one and two groups alone, by exact 2-means on a line",
+            "where clients take turns, a client is judged in a round only if it answered in the one before",
         ),
         blind_spots=(
             "an attack that is steady from its first round",
@@ -138,7 +139,7 @@ class FLDetector:
         return verdict(update, weights, scores, refused)
 
     def _judge(self, past: _Past, step: Array, gradients: Array, context: Context) -> None:
-        """Add this round's errors of the clients whose last update is known."""
+        """Add this round's errors of the clients whose update of the round before is known."""
         change = hessian_times(np.array(past.steps), np.array(past.changes), step)
         errors = {
             name: float(np.linalg.norm(past.clients[name] + change - gradient))
@@ -162,4 +163,5 @@ class FLDetector:
             past.steps.append(step)
             past.changes.append(change)
         past.weights, past.update = context.weights.copy(), -update
-        past.clients |= clients
+        # An update that is older does not follow from the last step of the model alone.
+        past.clients = clients

@@ -7,7 +7,7 @@ import numpy as np
 
 from ostiary.core.card import Card, Needs
 from ostiary.core.run import Run
-from ostiary.federated.geometry import TINY, norms, times, weighted
+from ostiary.federated.geometry import SHORTEST, norms, times, weighted
 from ostiary.federated.verdict import Aggregated, Array, Context, Reason, nobody, own_update, verdict
 
 
@@ -35,7 +35,9 @@ class FLTrust:
         """Aggregate one round; scores are 1 - cosine. Raises NotMet without `context.root`."""
         own = own_update(context)
         length, lengths = float(np.linalg.norm(own)), norms(updates)
-        cosine = times(updates, own) / np.maximum(lengths * length, TINY)
+        told = (lengths > SHORTEST) & (length > SHORTEST)
+        cosine = np.zeros(len(updates))
+        np.divide(times(updates, own), lengths * length, out=cosine, where=told)
         trust = np.maximum(cosine, 0)
         refused = {
             int(i): Reason("OS523", f"its cosine with the server's own update is {cosine[i]:.2f}")
@@ -44,7 +46,7 @@ class FLTrust:
         if not trust.any():
             return nobody(context, 1 - cosine, refused, "no update goes the way of the server's own", run=run)
         weights = trust / trust.sum()
-        update = weighted(updates, weights * length / np.maximum(lengths, TINY))
+        update = weighted(updates, weights * length / np.where(told, lengths, 1.0))
         notes = {
             int(i): Reason("", f"accepted: cosine {cosine[i]:.2f}, weight {weights[i]:.3f}")
             for i in np.flatnonzero(trust)

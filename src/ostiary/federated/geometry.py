@@ -16,6 +16,10 @@ BLOCK = 2**13
 """Parameters at a time: a hundred clients' fill a few megabytes, which stay in the processor's cache."""
 
 TINY = 1e-300
+ROUNDING = 1e-9
+"""What a share of the clients may be off by: 0.28 times 25 is a little more than 7 in float64."""
+SHORTEST = 1e-150
+"""An update that is shorter goes no way: the squares of its values are no numbers of float64 any more."""
 
 
 def blocks(updates: Array) -> Iterator[tuple[slice, Array]]:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ostiary.core.card import Card, Needs
 from ostiary.core.run import Run
-from ostiary.federated.geometry import blocks, clip_factors, clip_notes, norms
+from ostiary.federated.geometry import ROUNDING, blocks, clip_factors, clip_notes, norms
 from ostiary.federated.verdict import Aggregated, Array, Context, at_least, own_update, verdict
 
 
@@ -50,7 +50,7 @@ class Guard:
         """
         at_least(4, context, self.card.id)
         n, d = updates.shape
-        cut = max(1, int(self.trim * n))
+        cut = max(1, int(self.trim * n + ROUNDING))
         lengths = norms(updates)
         bound = float(np.median(lengths))
         factors = clip_factors(lengths, bound)

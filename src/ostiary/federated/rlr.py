@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ostiary.core.card import Card, Needs
 from ostiary.core.run import Run
-from ostiary.federated.geometry import blocks, clip_factors, clip_notes, norms
+from ostiary.federated.geometry import ROUNDING, blocks, clip_factors, clip_notes, norms
 from ostiary.federated.verdict import Aggregated, Array, Context, verdict
 
 
@@ -42,11 +42,11 @@ class RobustLearningRate:
         bound = float(np.median(lengths))
         factors = clip_factors(lengths, bound)
         weights = context.shares / context.shares.sum()
-        update, lost = np.empty(d), np.zeros(n)
+        update, lost, least = np.empty(d), np.zeros(n), self.agreement * n - ROUNDING
         for part, block in blocks(updates):
             signs = np.sign(block)
             total = signs.sum(0)
-            rate = np.where(np.abs(total) >= self.agreement * n, 1.0, -1.0)
+            rate = np.where(np.abs(total) >= least, 1.0, -1.0)
             update[part] = rate * ((weights * factors) @ block)
             lost += (signs * np.sign(total) < 0).sum(1)
         return verdict(update, weights, lost / d, notes=clip_notes(factors, bound))

@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from ostiary.core.card import Card, Needs
+from ostiary.core.errors import DataError
 from ostiary.federated.attacks.sight import Images
 from ostiary.federated.network import Labels
 
@@ -17,6 +18,7 @@ class EdgeCase:
 
     Source: Wang, Sreenivasan, Rajput et al. 2020, Attack of the tails (NeurIPS; arXiv 2007.05084), sec. 3, which takes
     the sevens of another data set. Another tail set replaces this class: `poison` and `test` are all there is.
+    Raises DataError for images that are not square.
     """
 
     card: ClassVar[Card] = Card(
@@ -43,4 +45,8 @@ class EdgeCase:
         return tail, np.full(len(tail), self.target)
 
     def _tail(self, x: Images, y: Labels) -> Images:
+        if x.shape[1] != x.shape[2]:
+            raise DataError(
+                f"images of {x.shape[1]} x {x.shape[2]} pixels cannot lie on their side", hint="take square ones"
+            )
         return np.ascontiguousarray(np.rot90(x[y == self.source], axes=(1, 2)))

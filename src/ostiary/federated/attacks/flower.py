@@ -42,6 +42,8 @@ except ImportError as error:
     raise MissingExtra("this needs Flower", hint="pip install 'ostiary[federated]'") from error
 
 PREFIX = "red-team."
+IMAGE = 2
+"""Axes of an image, at least."""
 STATE = "ostiary-red-team"
 """Where an attacker keeps the last global model it saw, in the state of its own node."""
 
@@ -80,7 +82,7 @@ _NOW: ContextVar[_Now | None] = ContextVar("ostiary_red_team", default=None)
 def attack_of(config: Mapping[str, Any]) -> Attack | None:
     """What a run's configuration says of an attack; None where nobody attacks.
 
-    Raises ConfigError for an unknown key or method, or a value that is none.
+    Raises ConfigError for an unknown key or method, a value that is none, and an attack that would change nothing.
     """
     told = {name.removeprefix(PREFIX): value for name, value in config.items() if name.startswith(PREFIX)}
     attackers = _numbers(str(told.pop("attackers", "")))
@@ -99,8 +101,15 @@ def attack_of(config: Mapping[str, Any]) -> Attack | None:
     made = [make("client-attack", name, params.get(name)) for name in (*data, *updates)]
     if len(data) > 1 or any(hasattr(one, "poison") is not (i < len(data)) for i, one in enumerate(made)):
         raise ConfigError("the red team takes one poison as data, and attacks on training as updates")
-    poison, changes = (made[0] if data else None), tuple(made[len(data) :])
-    return Attack(attackers=attackers, poison=poison, updates=changes, **numbers) if attackers else None
+    if attackers and not made:
+        raise ConfigError("the red team's attackers do nothing", hint="name data or updates, too")
+    attack = Attack(attackers=attackers, poison=made[0] if data else None, updates=tuple(made[len(data) :]), **numbers)
+    if min(attackers, default=0) < 0 or not 1 <= attack.first <= attack.last or not 0 < attack.share <= 1:
+        raise ConfigError(
+            "the red team's numbers mean nothing",
+            hint="partition ids of 0 or more, first of 1 or more and no later than last, a share above 0 up to 1",
+        )
+    return attack if attackers else None
 
 
 def red_team(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
@@ -110,6 +119,8 @@ def red_team(message: Message, context: Context, call_next: Callable[[Message, C
     """
     attack = attack_of(context.run_config)
     part = int(context.node_config.get("partition-id", -1))
+    if attack is not None:
+        _in_range(attack, context.node_config.get("num-partitions"))
     if attack is None or part not in attack.attackers or message.metadata.message_type.split(".")[0] != "train":
         return call_next(message, context)
     model = tensors_of(next(iter(message.content.array_records.values())))
@@ -145,11 +156,21 @@ def red_team(message: Message, context: Context, call_next: Callable[[Message, C
     return reply if hooks.finish is None else _finished(reply, layout, weights, hooks.finish)
 
 
+def _in_range(attack: Attack, partitions: Any) -> None:
+    """Raises ConfigError for an attacker that no node is, where the nodes know how many they are."""
+    if partitions is not None and max(attack.attackers) >= int(partitions):
+        raise ConfigError(
+            f"partition {max(attack.attackers)} is to attack, of {partitions}", hint=f"0 to {int(partitions) - 1}"
+        )
+
+
 def poisoned(load: Callable[P, R]) -> Callable[P, R]:
     """Wrap what loads a client's samples: attackers get poisoned ones while they attack, everybody else their own.
 
-    `load` gives images [n, h, w] or [n, c, h, w] in [0, 1] with their labels, as arrays or tensors, or a torch Dataset
-    or DataLoader of such pairs. Raises DataError for anything else, while it attacks.
+    `load` gives images [n, h, w] or [n, c, h, w] of floating point with their labels, as arrays or tensors, or a torch
+    Dataset or DataLoader whose samples are such pairs, or dictionaries of one image and one label; of several of these
+    in a tuple, as for training and for tests, the first is poisoned. Stamps are as bright as 1. Raises DataError for
+    anything else, while it attacks.
     """
 
     @wraps(load)
@@ -243,10 +264,10 @@ def _finished(reply: Message, layout: Layout, weights: Array, finish: Callable[[
 def _poisoned(data: Any, now: _Now, poison: DataPoison) -> Any:
     if isinstance(data, DataLoader):
         return DataLoader(_poisoned(data.dataset, now, poison), batch_size=data.batch_size, shuffle=True)
-    if isinstance(data, Dataset):
-        pairs = [data[i] for i in range(len(data))]  # type: ignore[arg-type] # whoever has items has a length
-        images = torch.stack([torch.as_tensor(one) for one, _ in pairs])
-        return TensorDataset(*_poisoned((images, torch.tensor([int(label) for _, label in pairs])), now, poison))
+    if isinstance(data, tuple) and data and all(isinstance(part, DataLoader | Dataset) for part in data):
+        return (_poisoned(data[0], now, poison), *data[1:])
+    if isinstance(data, Dataset) or hasattr(data, "__getitems__"):  # data sets of Hugging Face are no torch Dataset
+        return _poisoned_items([data[i] for i in range(len(data))], now, poison)
     try:
         given: tuple[np.ndarray, ...] = tuple(
             part.numpy() if isinstance(part, Tensor) else np.asarray(part) for part in data
@@ -254,8 +275,11 @@ def _poisoned(data: Any, now: _Now, poison: DataPoison) -> Any:
         x, y = given
     except (TypeError, ValueError) as error:
         raise DataError("what the app loads is no pair of images and labels", hint="wrap what gives (x, y)") from error
-    if x.ndim not in (3, 4) or y.shape != x.shape[:1]:
-        raise DataError(f"images {x.shape} and labels {y.shape} cannot be stamped", hint="[n, h, w] or [n, c, h, w]")
+    if x.ndim not in (3, 4) or y.shape != x.shape[:1] or x.dtype.kind != "f":
+        raise DataError(
+            f"images {x.shape} of {x.dtype} and labels {y.shape} cannot be stamped",
+            hint="[n, h, w] or [n, c, h, w] of floating point, scaled as the model takes them",
+        )
     rng = np.random.default_rng([now.number, now.member])
     chosen = rng.permutation(len(y))[: max(1, round(now.share * len(y)))]
     rest = np.setdiff1d(np.arange(len(y)), chosen)
@@ -267,6 +291,44 @@ def _poisoned(data: Any, now: _Now, poison: DataPoison) -> Any:
     bad_x = (bad[:, 0] if x.ndim == 3 else bad).astype(x.dtype)
     x, y = np.concatenate([x[rest], bad_x]), np.concatenate([y[rest], stamped[0][1].astype(y.dtype)])
     return (torch.from_numpy(x), torch.from_numpy(y)) if isinstance(data[0], Tensor) else (x, y)
+
+
+def _poisoned_items(items: list[Any], now: _Now, poison: DataPoison) -> Dataset[Any]:
+    """Poisoned samples of a data set, each in the form it had."""
+    names = _keys(items[0]) if items and isinstance(items[0], Mapping) else None
+    image, label = names or (0, 1)
+    try:
+        images = torch.stack([torch.as_tensor(item[image]) for item in items])
+        labels = torch.tensor([int(item[label]) for item in items])
+    except (TypeError, ValueError, RuntimeError, IndexError, KeyError) as error:
+        raise DataError(
+            "the samples that the app loads are no pairs of an image and its label",
+            hint="turn images into tensors of one shape before the data are wrapped",
+        ) from error
+    pairs = TensorDataset(*_poisoned((images, labels), now, poison))
+    return pairs if names is None else _Named(pairs, names)
+
+
+def _keys(item: Mapping[str, Any]) -> tuple[str, str]:
+    """The names of the image and of the label in a sample: the one array of two and more axes, the one number."""
+    sizes = {name: np.ndim(value) for name, value in item.items() if not isinstance(value, str)}
+    images, labels = [n for n, axes in sizes.items() if axes >= IMAGE], [n for n, axes in sizes.items() if not axes]
+    if len(images) != 1 or len(labels) != 1:
+        raise DataError(f"a sample of {sorted(item)} has no one image and one label", hint="leave other columns out")
+    return images[0], labels[0]
+
+
+class _Named(Dataset[dict[str, Any]]):
+    """Pairs as dictionaries."""
+
+    def __init__(self, pairs: TensorDataset, names: tuple[str, str]) -> None:
+        self.pairs, self.names = pairs, names
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return dict(zip(self.names, self.pairs[row], strict=True))
 
 
 def _round(message: Message) -> int:

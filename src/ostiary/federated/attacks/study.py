@@ -243,13 +243,15 @@ def run_study(
     for done in run_rounds(clients, server, rounds, run=run, watch=watch):
         weights = federation.network.flat(server.model)
         good = frozenset(federation.names) - bad
+        # Without a verdict nobody was refused but those that were not admitted.
+        gone = frozenset(done.refused) if done.verdict is None else frozenset(federation.names) - done.accepted
         yield Outcome(
             done,
             server.model,
             measured(federation, weights, *federation.measuring),
             None if threat is None else measured(federation, weights, *threat.data.test(*federation.measuring)),
-            Rate(k=len(good - done.accepted), n=len(good)),
-            Rate(k=len(bad - done.accepted), n=len(bad)),
+            Rate(k=len(good & gone), n=len(good)),
+            Rate(k=len(bad & gone), n=len(bad)),
         )
 
 
