@@ -117,4 +117,5 @@ def test_unlearning_without_a_trigger_is_skipped(small_model: TorchClassifier, t
     case = next(case for case in CASES if case.id == "repair.trigger-unlearning")
     none = ModelEvidence(score=None, per_class=(), examined=())
     outcome = execute(case.build(), small_model, trusted, none, run=case.run(), have=EVERYTHING)
-    assert outcome.result.status == "skipped" and outcome.result.reason == "needs a trigger recovered by a scan"
+    told = "needs a trigger recovered by a scan; run a scan first and pass its evidence"
+    assert (outcome.result.status, outcome.result.reason) == ("skipped", told)

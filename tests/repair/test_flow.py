@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 
 from ostiary import repair_model
+from ostiary.core.card import Have
 from ostiary.core.catalog import make
 from ostiary.core.errors import ConfigError, FormatError
 from ostiary.core.records import Candidate, ClassScore, Finding, MethodResult, ModelEvidence, Rate, Record
@@ -165,15 +166,15 @@ def test_what_could_not_be_loaded_again_is_refused_before_any_work(
 @pytest.mark.parametrize(
     ("trigger", "images", "picked"),
     [
-        (True, True, "repair.trigger-unlearning"),
-        (False, True, "repair.clp"),
-        (True, False, "repair.clp"),
-        (False, False, "repair.clp"),
+        (True, 3, "repair.trigger-unlearning"),
+        (True, 1, "repair.clp"),
+        (False, 3, "repair.clp"),
+        (True, 0, "repair.clp"),
+        (False, 0, "repair.clp"),
     ],
 )
-def test_a_repair_is_picked_by_what_there_is(trigger: bool, images: bool, picked: str) -> None:
-    given = ArraySet(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1]), ("a", "b"), ("x", "y"))
-    assert choice(trigger, given if images else None) == picked
+def test_a_repair_is_picked_by_what_there_is(trigger: bool, images: int, picked: str) -> None:
+    assert choice(Have(access="gradients", trusted_per_class=images, trigger=trigger)) == picked
 
 
 def scanned(

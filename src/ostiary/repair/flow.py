@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ostiary.core.card import Have
 from ostiary.core.catalog import make, method_class, resolve
 from ostiary.core.decide import triggers_found, verdict
 from ostiary.core.errors import ConfigError, FormatError
@@ -101,10 +102,10 @@ def repair(
     if options.time_limit is not None:
         options = dataclasses.replace(options, time_limit=max(0.0, options.time_limit - (time.monotonic() - begun)))
     accused, standing = _accused(before.results), _standing_out(before.results, before.limits)
-    chosen = named or choice(bool(accused), trusted)
+    tune, check = (None, None) if trusted is None else split(trusted, (0.75, 0.25), seed=options.seed)
+    chosen = named or choice(have_of(model, tune, trigger=bool(accused)))
     evidence = _evidence(accused or (standing if chosen == WITH_TRIGGER else ()))
     built = picked(made, chosen, extra)
-    tune, check = (None, None) if trusted is None else split(trusted, (0.75, 0.25), seed=options.seed)
     have = have_of(model, tune, trigger=bool(evidence.candidates))
     scanners = plan("scan", preset=before.preset)
     asked = [chosen, *(scanner.card.id for scanner in scanners)]
@@ -149,9 +150,9 @@ def picked(made: Mapping[str, Any], chosen: str, extra: Mapping[str, Any]) -> An
     return made[chosen]
 
 
-def choice(trigger: bool, trusted: ImageSet | None) -> str:
-    """The repair for a model whose scan recovered a trigger, or none."""
-    return WITH_TRIGGER if trigger and trusted is not None else WITHOUT_TRIGGER
+def choice(have: Have) -> str:
+    """The repair for what there is: a trigger that a scan recovered, and images enough to unlearn it on, or not."""
+    return WITHOUT_TRIGGER if method_class("repair", WITH_TRIGGER).card.needs.unmet(have) else WITH_TRIGGER
 
 
 def _unaccused(standing: Sequence[Candidate], chosen: str) -> str:

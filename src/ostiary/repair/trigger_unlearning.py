@@ -35,7 +35,7 @@ class TriggerUnlearning:
         id="repair.trigger-unlearning",
         summary="fine-tunes on trusted images, some stamped with the recovered trigger, until it changes no answer",
         paper="Wang et al. 2019, IEEE S&P, doi 10.1109/SP.2019.00031, sec. VI-C",
-        needs=Needs(access="gradients", modality="images", trusted_per_class=4, trigger=True),
+        needs=Needs(access="gradients", modality="images", trusted_per_class=2, trigger=True),
         cost="epochs over the trusted images",
         deviations=(
             "half of the images are stamped and several epochs run, as trusted sets here are small",
