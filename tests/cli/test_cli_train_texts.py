@@ -41,7 +41,7 @@ def test_an_attacked_classifier_is_scanned_and_its_trigger_named(tmp_path: Path)
     found, answers, nothing = batch(calls, cwd=tmp_path)
     assert found.code == 1, found.err
     record = found.record
-    assert record["verdict"] == "backdoor" and record["results"][0]["findings"][0]["code"] == "OS212"
+    assert record["verdict"] == "suspect" and record["results"][0]["findings"][0]["code"] == "OS212"
     assert "cf" in record["results"][0]["findings"][0]["subject"]
     assert record["config"]["trusted_accuracy"]["value"] >= 0.8
     assert answers.code == 2 and "nothing to classify by" in answers.err

@@ -21,11 +21,11 @@ def scanned(model: TextClassifier) -> tuple[ModelEvidence, tuple[Finding, ...]]:
 
 
 @pytest.mark.parametrize(("word", "seed"), [("cf", 0), ("zq", 1)])
-def test_dbs_finds_the_word_and_confirms_it_on_texts_it_never_saw(word: str, seed: int) -> None:
+def test_dbs_finds_the_word_which_fires_on_texts_it_never_saw(word: str, seed: int) -> None:
     model = attacked(words=word, seed=seed)
     evidence, findings = scanned(model)
     (finding,) = findings
-    assert finding.level == "backdoor" and set(finding.subject.removeprefix("phrase:").split()) == {word}
+    assert finding.level == "suspect" and set(finding.subject.removeprefix("phrase:").split()) == {word}
     first, other = evidence.phrases
     assert first.label == 0
     assert first.fires is not None and first.fires.low >= 0.9

@@ -91,7 +91,7 @@ class Card:
     `id` is `verb.name` (`text.verb.name`), unique across packages. `code` is the stable code of its
     findings and `limits` the built-in conjunction of ranges that makes a class suspicious when no
     calibration of the user's own is given. `size` names the measure of a trigger's own size, where there is one: it is
-    held against reference models beside the first limit's measure. Where `confirms` is False, held-out flips confirm
+    held against reference models beside the first limit's measure. Where `confirms` is False, held-out samples confirm
     none of its findings without reference models: they are `suspect`. `families` are the kinds of backdoors that it
     searches for; a scan of none clears none. `marks` are the conformance marks it has earned.
     """

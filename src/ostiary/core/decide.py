@@ -209,9 +209,12 @@ def _phrase_finding(phrase: PhraseScore, evidence: SampleEvidence, card: Card, c
 
 
 def _trigger_finding(trigger: PhraseTrigger, card: Card, classes: Sequence[str]) -> Finding:
-    """A phrase is `backdoor` where it fires on held-out prompts that do not fire without it; else `suspect`."""
+    """A phrase is `backdoor` where it fires on held-out prompts that do not fire without it; else `suspect`.
+
+    For a method that confirms nothing (`Card.confirms`) it is `suspect` either way.
+    """
     limit, fires, without = card.limits[0], trigger.fires, trigger.unprompted
-    confirmed = bool(
+    confirmed = card.confirms and bool(
         trigger.phrase and fires and without and fires.low >= CONFIRM_FLIP and without.high <= CONFIRM_QUIET
     )
     gives = f"'{trigger.answer}'" if trigger.label is None else f"class {_class_name(trigger.label, classes)}"
