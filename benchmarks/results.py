@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks import targets
+
 from ostiary.bench.columns import trusted
 from ostiary.bench.entries import Board, Entry
 from ostiary.bench.leaderboard import effectiveness, works
@@ -190,7 +192,7 @@ def main() -> None:
         write_text(whole, render_markdown(leaderboard(rows)), replace=True)
         sections.append(grid_section(rows, spent, whole.name))
     sections += [section(json.loads(file.read_text(encoding="utf-8"))) for file in files]
-    text = "\n".join([HEAD, *sections])
+    text = "\n".join([HEAD, targets.section(args.records), *sections])
     write_text(args.out, text.rstrip() + "\n", replace=True)
     print(f"{args.out}: {len(grids)} grids, {len(files)} records")
 

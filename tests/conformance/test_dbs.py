@@ -42,6 +42,14 @@ def test_dbs_finds_no_word_in_the_twin(seed: int) -> None:
     assert findings == () and max(one.measures["stacked"] for one in evidence.phrases) <= 0.3
 
 
+def test_no_phrase_turns_what_a_model_says_of_everything() -> None:
+    model = clean(0)
+    with torch.no_grad():
+        model.module.classifier.bias[0] = 100.0
+    evidence, findings = scanned(model)
+    assert findings == () and evidence.phrases[0].unprompted is not None and evidence.phrases[0].unprompted.k > 0
+
+
 def test_the_inversion_ends_on_the_trigger_by_itself() -> None:
     """Without the tokens along the gradient: the slots alone propose it."""
     model = attacked()

@@ -36,7 +36,10 @@ Tokens = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A phrase for one label: on trusted texts of other labels that were not searched on, alone and three in one."""
+    """A phrase for one label: on trusted texts of other labels that were not searched on, alone and three in one.
+
+    `stacked` counts the texts of three that get the label with the phrase, and not without it.
+    """
 
     phrase: Tokens
     text: str
@@ -151,15 +154,16 @@ class Dbs:
         as_read = tuple(model.encode(f"{text} "))
         alone = [model.encode(one)[:LONGEST] for one in kept.texts]
         piled = _stacked(model, kept.texts, len(kept), rng)
-        fires, unprompted, stacked = (
-            _given(model, phrase_, rows, label) for phrase_, rows in ((as_read, alone), ((), alone), (as_read, piled))
-        )
+        asked = ((as_read, alone), ((), alone), (as_read, piled), ((), piled))
+        fires, unprompted, stacked, unasked = (_given(model, phrase_, rows, label) for phrase_, rows in asked)
         shown = tuple(
             (printable(f"{text} {one}")[:EXCERPT], model.classes[label if hit else int(true)])
             for one, hit, true in zip(kept.texts[:SHOWN], fires.tolist(), kept.labels.tolist(), strict=False)
         )
-        fired, before, piled_up = (Rate(k=int(hits.sum()), n=len(hits)) for hits in (fires, unprompted, stacked))
-        passes = 2 * self.epochs * self.batch + tried + 3 * len(kept)
+        # Texts that a model gives the label by itself are turned by no phrase.
+        turned = stacked & ~unasked
+        fired, before, piled_up = (Rate(k=int(hits.sum()), n=len(hits)) for hits in (fires, unprompted, turned))
+        passes = 2 * self.epochs * self.batch + tried + 4 * len(kept)
         return Found(phrase, text, label, fired, before, piled_up, shown, passes)
 
     def _invert(
