@@ -14,7 +14,7 @@ from ostiary.core.rate import Rate
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A figure of the summary row `key` of a record, of all rows that begin so with a * at its end, and what was asked."""
+    """A figure of the summary row `key` of a record, or of all that begin so (*), and what was asked."""
 
     what: str
     asked: str
