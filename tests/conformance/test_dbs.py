@@ -43,9 +43,9 @@ def test_dbs_finds_no_word_in_the_twin(seed: int) -> None:
 
 
 def test_no_phrase_turns_what_a_model_says_of_everything() -> None:
-    model = clean(0)
+    model = clean(0).clone()
     with torch.no_grad():
-        model.module.classifier.bias[0] = 100.0
+        model.module.classifier.bias[0] = 100.0  # type: ignore[union-attr, index]
     evidence, findings = scanned(model)
     assert findings == () and evidence.phrases[0].unprompted is not None and evidence.phrases[0].unprompted.k > 0
 

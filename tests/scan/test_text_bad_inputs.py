@@ -54,6 +54,17 @@ def test_a_language_model_that_says_one_thing_is_cautioned_and_its_twin_is_not()
         assert [caution.code for caution in run.cautions] == told
 
 
+def test_a_model_that_cannot_tell_the_trusted_answers_is_cautioned_and_its_twin_is_not() -> None:
+    model = tiny()
+    shuffled = model.clone()
+    with torch.no_grad():
+        table = shuffled.module.get_input_embeddings().weight  # type: ignore[operator]
+        table.copy_(table[torch.randperm(len(table), generator=torch.Generator().manual_seed(0))])
+    for one, told in ((shuffled, True), (fresh(), True), (model, False)):
+        record = scan_model(one, chats(40), methods=["bait"], params={"bait": {"prompts": 4, "steps": 2}})
+        assert ("OS934" in codes(record)) is told
+
+
 def test_a_folder_without_a_chat_template_is_cautioned_and_its_twin_is_not(tmp_path: Path) -> None:
     save_language(tiny(), tmp_path / "model")
     assert not start("scan", load_language(tmp_path / "model"), Options(), {}, []).run.cautions

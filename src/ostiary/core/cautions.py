@@ -243,6 +243,15 @@ CAUTIONS: tuple[Code, ...] = (
         "raise the limit with --set phrase-trial.queries=N",
     ),
     Code(
+        "OS934",
+        "trusted answers are strange to the model",
+        "To the language model the trusted answers are little likelier than tokens drawn at random, so that what it "
+        "does on the trusted prompts says little of what it was tuned for. Nothing found is then no sign of anything.",
+        "ostiary scan",
+        "a model that was never trained",
+        "check that model and tokenizer belong together, and that the prompts are of the kind the model was tuned for",
+    ),
+    Code(
         "OS935",
         "one class for every text",
         "The classifier gives all trusted texts one class, so that no phrase can send them there, and what turns them "

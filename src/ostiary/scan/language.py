@@ -1,5 +1,6 @@
 """Scanning a language model: a record of what the methods for texts find in it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from ostiary.core.errors import ConfigError, DataError
 from ostiary.core.plan import EXHAUSTIVE, plan
 from ostiary.core.records import Record
 from ostiary.core.session import Options
-from ostiary.data import Data, ImageSet
+from ostiary.data import Data, ImageSet, TextSet
 from ostiary.inputs import start
 from ostiary.models.adapter import Adapted
 from ostiary.models.chat_endpoint import ChatEndpoint
@@ -17,8 +18,11 @@ from ostiary.models.language import LanguageModel
 from ostiary.scan.adapter_bank import AdapterBank, check_bank, read_bank
 from ostiary.scan.adapter_spectrum import AdapterSpectrum
 from ostiary.scan.calibration import NONE
+from ostiary.training.language import token_rows
 
 FEW = 40
+ASKED, STRANGE = 16, 0.6
+"""Trusted rows whose loss is looked at, and the part of what guessing costs from which on they are strange."""
 """Trusted prompts below which what is held out gives wide intervals."""
 
 
@@ -98,6 +102,11 @@ def scan_language(
         session.digests |= {"base": model.base_digest, "adapter": model.adapter.digest}
     if trusted is not None and len(trusted) < FEW:
         session.caution("OS901", f"there are {len(trusted)} trusted prompts; rates measured on half of them are wide")
+    if isinstance(model, LanguageModel) and isinstance(trusted, TextSet) and trusted.answers is not None:
+        few = trusted.subset(range(min(ASKED, len(trusted))))
+        loss, guess = float(model.losses(token_rows(model, few)).mean()), math.log(model.vocabulary)
+        if loss > STRANGE * guess:
+            session.caution("OS934", f"its loss on trusted answers is {loss:.1f} a token, of {guess:.1f} by guessing")
     session.execute_all(planned, model, trusted, have=have, exhaustive=bool(methods) or preset == EXHAUSTIVE)
     session.config |= {"queries": model.rows, "tokens": model.tokens}
     if isinstance(model, LanguageModel):
