@@ -176,7 +176,10 @@ def load_text_truth(folder: Path) -> TextTruth:
     try:
         document = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
         if document.pop("format") != "texts-1":
-            raise FormatError(f"'{folder}' holds no truth about texts")
+            raise FormatError(
+                f"'{folder}' holds no truth about texts",
+                hint="give the DIR.truth that `ostiary poison` wrote beside a set of texts",
+            )
         lists = {name: tuple(document[name]) for name in ("classes", "covers")}
         return TextTruth(**{**document, **lists})
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:

@@ -45,7 +45,7 @@ class LanguageEvaluation:
     ) -> RatesEvidence:
         """Measure; without a truth there is no attack success."""
         rates = {EXACT: exact_match(model, test)}
-        attack = None if truth is None else _attack(truth)
+        attack = None if truth is None else attack_of(truth)
         if attack is not None:
             rates |= attack_rates(model, test, attack, seed=run.seed)
         if twin is not None:
@@ -64,7 +64,8 @@ def attack_rates(model: LanguageModel, test: TextSet, attack: TextPoisoning, *, 
     return {name: Rate(k=sum(map(attack.gave, some)), n=len(some)) for name, some in answers.items()}
 
 
-def _attack(truth: TextTruth) -> TextPoisoning:
+def attack_of(truth: TextTruth) -> TextPoisoning:
+    """The attack of a truth, with its parameters; raises ConfigError for one that puts no trigger into texts."""
     made: Any = make("attack", truth.attack, truth.params)
     if not isinstance(made, TextPoisoning):
         raise ConfigError(f"'{truth.attack}' is no attack on texts")

@@ -195,9 +195,7 @@ def open_model(path: str, device: str, *, gradients: bool = True, **how: Any) ->
     if is_language(path):
         from ostiary.models.text_folder import load_language
 
-        given = [f"--{key.rstrip('_')}" for key, value in how.items() if value is not None]
-        if given:
-            raise ConfigError(f"'{path}' is a language model and takes no {' or '.join(given)}", hint="leave it out")
+        _take_none(f"'{path}' is a language model and", how)
         return load_language(path, device=device)
     if is_url(path):
         raise ConfigError(f"'{path}' is an endpoint, which can be scanned and no more", hint="give the model's file")
@@ -206,9 +204,10 @@ def open_model(path: str, device: str, *, gradients: bool = True, **how: Any) ->
 
 def open_text_model(path: str, device: str, **how: Any) -> Any:
     """As `open_model`, also for the folder of a classifier of texts."""
-    from ostiary.models.text_folder import is_text_classifier_folder, load_text_classifier
+    from ostiary.models.text_folder import load_text_classifier
 
-    if is_text_classifier_folder(Path(path)):
+    if is_text_classifier(path):
+        _take_none(f"'{path}' is a classifier of texts and", how)
         return load_text_classifier(path, device=device)
     return open_model(path, device, **how)
 
@@ -235,6 +234,13 @@ def is_language(path: str) -> bool:
     if is_adapter_folder(Path(path)):
         raise ConfigError(f"'{path}' is an adapter, no whole model", hint="scan it on the model it is for, with --base")
     return is_language_folder(Path(path))
+
+
+def is_text_classifier(path: str) -> bool:
+    """Whether a path leads to the folder of a classifier of texts."""
+    from ostiary.models.text_folder import is_text_classifier_folder
+
+    return is_text_classifier_folder(Path(path))
 
 
 def open_prompts(spec: str | None, limit: int | None, seed: int) -> Any:
@@ -264,10 +270,15 @@ def open_chat(url: str, served: str | None, **how: Any) -> Any:
     """The language model behind a URL, which takes none of the options that say how a file is read."""
     from ostiary.models.chat_endpoint import ChatEndpoint
 
+    _take_none("a language model's endpoint", how)
+    return ChatEndpoint(url, served)
+
+
+def _take_none(what: str, how: dict[str, Any]) -> None:
+    """Raise ConfigError where one of `model_options` is given for what says itself how it is read."""
     given = [f"--{key.rstrip('_')}" for key, value in how.items() if value is not None]
     if given:
-        raise ConfigError(f"a language model's endpoint takes no {' or '.join(given)}", hint="leave it out")
-    return ChatEndpoint(url, served)
+        raise ConfigError(f"{what} takes no {' or '.join(given)}", hint="leave it out")
 
 
 def load_options(**how: Any) -> dict[str, Any]:

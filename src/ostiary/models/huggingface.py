@@ -16,6 +16,8 @@ from ostiary.models.load import check_shape, parse_normalize
 
 MAX_JSON = 50 * 2**20
 SIZE = 224
+TEXTS = "ForSequenceClassification"
+"""How the architectures end that put texts into classes."""
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 
 
@@ -44,8 +46,14 @@ def load_folder(
     Weights are safetensors where present, else weights-only pickles.
 
     Raises FormatError for a folder that is not such a model, ModelError for one that brings code, is an adapter,
-    is quantised or lacks weights, and MissingExtra without transformers.
+    is quantised, lacks weights or takes texts, and MissingExtra without transformers.
     """
+    if names_architecture(folder, TEXTS):
+        raise ModelError(
+            f"'{folder.name}' is a classifier of texts, and a model of images or a language model is needed here",
+            hint="`ostiary screen`, `scan` and `evaluate` take classifiers of texts; repairs and guards for them are "
+            "not there yet",
+        )
     config, model = read_folder(folder, "AutoModelForImageClassification", "an image classifier")
     preprocessor = {}
     if (folder / "preprocessor_config.json").is_file():
@@ -75,6 +83,14 @@ def read_folder(folder: Path, kind: str, words: str) -> tuple[dict[str, Any], nn
     for file in files:
         check_finite(read_state(file)[0], f"{folder.name}/{file.name}")
     return config, _from_pretrained(folder, kind, words, use_safetensors=files[0].suffix == ".safetensors")
+
+
+def names_architecture(folder: Path, *ends: str) -> bool:
+    """True for a folder whose config names an architecture that ends so."""
+    if not (folder / "config.json").is_file():
+        return False
+    named = read_json(folder / "config.json").get("architectures") or ()
+    return any(str(one).endswith(ends) for one in named)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -7,7 +7,15 @@ from typing import Any
 
 from ostiary.core.errors import FormatError, MissingExtra, ModelError
 from ostiary.core.files import atomic
-from ostiary.models.huggingface import MAX_JSON, class_names, quiet, read_folder, read_json
+from ostiary.models.huggingface import (
+    MAX_JSON,
+    TEXTS,
+    class_names,
+    names_architecture,
+    quiet,
+    read_folder,
+    read_json,
+)
 from ostiary.models.language import LanguageModel
 from ostiary.models.template import Template, template_of
 from ostiary.models.text_classifier import TextClassifier
@@ -20,19 +28,12 @@ PLAIN = "the folder brings no chat template; prompts are given as they are, with
 
 def is_language_folder(path: Path) -> bool:
     """True for a folder whose config names a model that goes on with texts."""
-    return _names(path, "ForCausalLM", "LMHeadModel")
+    return names_architecture(path, "ForCausalLM", "LMHeadModel")
 
 
 def is_text_classifier_folder(path: Path) -> bool:
     """True for a folder whose config names a model that puts texts into classes."""
-    return _names(path, "ForSequenceClassification")
-
-
-def _names(path: Path, *ends: str) -> bool:
-    if not (path / "config.json").is_file():
-        return False
-    named = read_json(path / "config.json").get("architectures") or ()
-    return any(str(one).endswith(ends) for one in named)
+    return names_architecture(path, TEXTS)
 
 
 def load_language(folder: Path | str, *, device: str = "cpu") -> LanguageModel:
