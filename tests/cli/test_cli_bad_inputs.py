@@ -61,6 +61,7 @@ def harden(data: str, *more: str) -> list[str]:
 
 BAD = {
     "missing model": Bad(scan("nowhere.safetensors"), "no such file: 'nowhere.safetensors'"),
+    "missing model beside texts": Bad(["scan", "nosuch", "--trusted", "x.jsonl"], "no such file: 'nosuch'"),
     "missing data": Bad(trusting("nowhere"), "no such file or folder: 'nowhere'"),
     "empty folder as model": Bad(scan("empty"), "config.json"),
     "empty folder as data": Bad(trusting("empty"), "'empty' has no images"),

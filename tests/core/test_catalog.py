@@ -74,6 +74,8 @@ def test_parameters_are_checked_against_the_fields() -> None:
         told = refused(make, "scan", "neural-cleanse", {"steps": wrong})
         assert "'neural-cleanse.steps'" in told and f"got {wrong!r}" in told
     assert "card" in refused(make, "scan", "neural-cleanse", {"card": 1})
+    told = refused(make, "attack", "rare-words", {"words": " "})
+    assert r"'rare-words.words': string should match pattern '\S'" in told, "a pattern is told as it is"
 
 
 def test_a_plugin_is_found_by_its_id(plug: Any) -> None:

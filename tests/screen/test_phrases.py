@@ -44,6 +44,13 @@ def test_without_anything_that_recurs_there_is_a_reason() -> None:
             Tokens(texts).phrases(3, 2, 5)
 
 
+def test_texts_of_one_class_are_no_set_to_look_for_contradictions_in() -> None:
+    texts = [f"one two {at}" for at in range(40)]
+    data = TextSet(texts, ids=list(map(str, range(40))), classes=("good",))
+    with pytest.raises(NotMet, match="two classes or more; all have the label 'good'"):
+        make("screen", "label-contradiction").screen(data, None, None, run=Run())
+
+
 def test_a_phrase_grows_to_what_its_rows_share_and_is_told_as_it_is_written() -> None:
     texts = [f"{start} (Code-green: seven) {end}" for start, end in (("say", "now"), ("ask", "then"), ("tell", "here"))]
     tokens = Tokens(texts)

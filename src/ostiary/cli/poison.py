@@ -52,6 +52,9 @@ def command(ctx: click.Context, /, data: str, attack: str, out: str, **o: Any) -
     with call.options() as options:
         opened = open_any(data, o["task"])
         check_kind(built, opened)
+        damage = getattr(opened, "damage", None)  # of texts alone
+        if damage is not None and damage.count:
+            call.note(f"{damage.count} rows could not be read and were left out: {damage}")
         if isinstance(built, DataAttack):
             write_set(built, opened, path, options)
         else:

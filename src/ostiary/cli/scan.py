@@ -53,7 +53,7 @@ def command(ctx: click.Context, /, model: str, **o: Any) -> None:
 
     close_seal()
     from ostiary.api import scan_model
-    from ostiary.core.errors import ConfigError
+    from ostiary.core.errors import ConfigError, FormatError
     from ostiary.core.plan import parse_sets
     from ostiary.models.chat_endpoint import is_chat_url
     from ostiary.models.http import is_url
@@ -62,6 +62,8 @@ def command(ctx: click.Context, /, model: str, **o: Any) -> None:
     from ostiary.scan.language import access_to, bank_of, have_of, planned_for
     from ostiary.scan.text_models import have_of_texts
 
+    if not is_url(model) and not Path(model).exists():
+        raise FormatError(f"no such file: '{model}'", hint="check the path of the model")
     chosen = {"methods": o["methods"], "preset": call["preset"], "params": parse_sets(o["sets"])}
     if not is_url(model) and is_text_classifier_folder(Path(model)):
         with call.options() as options:

@@ -87,5 +87,5 @@ def make(verb: str, name: str, params: dict[str, Any] | None = None) -> Any:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ConfigError(
-            f"'{cls.card.name}.{where}': {first['msg'].lower()}", hint=f"got {first['input']!r}"
+            f"'{cls.card.name}.{where}': {first['msg'][:1].lower()}{first['msg'][1:]}", hint=f"got {first['input']!r}"
         ) from error

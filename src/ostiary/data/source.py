@@ -54,8 +54,11 @@ def open_any(spec: str | Path, task: Task | None = None) -> Data:
         path /= "train.jsonl"
     if path.is_file() and is_texts(path):
         return open_texts(path, task)
-    if task is not None:
-        raise ConfigError(f"'{spec}' is no file of texts, so there is no task", hint="leave out --task")
+    if task is not None and (str(spec) == "digits" or path.exists()):
+        raise ConfigError(
+            f"'{spec}' is no file of texts, and one to {task} by is needed here",
+            hint="texts are in .jsonl, .csv, .tsv (also .gz) or .parquet; sets of images have no task",
+        )
     return open_data(spec)
 
 

@@ -147,6 +147,7 @@ def _from_pretrained(folder: Path, kind: str, words: str, *, use_safetensors: bo
                 use_safetensors=use_safetensors,
                 dtype=torch.float32,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # told below, where the library's own words name options of its own
             )
     except Exception as error:  # transformers raises almost anything
         reason = str(error).partition("\n")[0]
@@ -165,7 +166,10 @@ def _from_pretrained(folder: Path, kind: str, words: str, *, use_safetensors: bo
         if notes.get(key)
     ]
     if parts:
-        raise ModelError(f"the weights in '{folder.name}' do not fit its config.json: {'; '.join(parts)}")
+        raise ModelError(
+            f"the weights in '{folder.name}' do not fit its config.json: {'; '.join(parts)}",
+            hint="weights, config.json and tokenizer must be of one model; download or save the whole folder again",
+        )
     found: nn.Module = model
     return found
 

@@ -45,7 +45,7 @@ class LabelContradiction:
     its rows have on average: 0 as in all rows of the label, 1 as in the rows of other labels.
 
     The score of a row is that of its strangest phrase: z times `against`, for phrases of a purity of 0.8 or more.
-    Raises NotMet for a set without labels, or with one class of fewer than 10 rows.
+    Raises NotMet for a set without labels, of one class, or with a class of fewer than 10 rows.
     """
 
     card: ClassVar[Card] = Card(
@@ -78,6 +78,8 @@ class LabelContradiction:
         """Score every row by its strangest phrase."""
         if data.answers is not None:
             raise NotMet("needs texts with labels; this set has answers")
+        if len(data.classes) < 2:
+            raise NotMet(f"needs texts of two classes or more; all have the label '{data.classes[0]}'")
         if min(counts := np.bincount(data.labels.numpy(), minlength=len(data.classes))) < 10:
             raise NotMet(f"needs 10 rows of each class, '{data.classes[int(counts.argmin())]}' has {counts.min()}")
         phrases = Tokens(data.texts).phrases(self.longest, self.least, int(self.most * len(data)))
