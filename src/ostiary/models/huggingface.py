@@ -157,7 +157,7 @@ def _from_pretrained(folder: Path, kind: str, words: str, *, use_safetensors: bo
         ) from error
     # transformers fills what is missing with random weights, and would only warn.
     parts = [
-        f"{len(notes[key])} {what} ({', '.join(sorted(map(str, notes[key]))[:3])})"
+        f"{len(notes[key])} {what} ({', '.join(sorted(map(_unfit, notes[key]))[:3])})"
         for key, what in (
             ("missing_keys", "missing"),
             ("unexpected_keys", "unexpected"),
@@ -172,6 +172,14 @@ def _from_pretrained(folder: Path, kind: str, words: str, *, use_safetensors: bo
         )
     found: nn.Module = model
     return found
+
+
+def _unfit(entry: object) -> str:
+    """A weight that does not fit, with both shapes where transformers tells them."""
+    match entry:
+        case (name, given, wanted):
+            return f"{name} is {list(given)}, by the config {list(wanted)}"
+    return str(entry)
 
 
 def transformers() -> Any:
