@@ -174,7 +174,7 @@ def _from_pretrained(folder: Path, kind: str, words: str, *, use_safetensors: bo
     return found
 
 
-def _unfit(entry: object) -> str:
+def _unfit(entry: Any) -> str:
     """A weight that does not fit, with both shapes where transformers tells them."""
     match entry:
         case (name, given, wanted):
