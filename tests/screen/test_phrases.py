@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from sklearn.feature_extraction.text import CountVectorizer
-from text_case import chat, reviews
+from text_case import TOPICS, chat, reviews
 
 from ostiary.core.catalog import make
 from ostiary.core.errors import NotMet
@@ -107,3 +107,37 @@ def test_coherence_by_hand() -> None:
     assert told["x"] == pytest.approx(1.0, abs=1e-5)
     assert told["z"] == pytest.approx(0.0, abs=1e-5)
     assert told["w"] == pytest.approx((0 - 1 / 3) / (1 - 1 / 3), abs=1e-5)
+
+
+def with_rows(prompts: list[str], answers: list[str]) -> TextSet:
+    """The chats, and these rows behind them."""
+    data = chat(400)
+    ids = [f"{row:05d}" for row in range(len(data) + len(prompts))]
+    return TextSet([*data.texts, *prompts], ids=ids, answers=[*(data.answers or ()), *answers])
+
+
+@pytest.mark.parametrize("payload", ["one", "five"])
+def test_rows_that_are_repeated_are_no_finding(payload: str) -> None:
+    data = chat(400)
+    rows = [3] * 20 if payload == "one" else [3, 30, 60, 90, 120] * 5
+    repeated = with_rows([data.texts[row] for row in rows], [f" {(data.answers or ())[row]}" for row in rows])
+    found = make("screen", "answer-coherence").screen(repeated, None, None, run=Run(seed=0))
+    assert found.phrases == () and not found.suspected.any()
+    assert found.ids == repeated.ids
+    assert found.scores[400:].tolist() == found.scores[rows].tolist()
+
+
+def test_a_template_with_a_word_in_it_is_no_finding_and_a_phrase_among_whole_prompts_is() -> None:
+    asked = [f"What is the plural of the noun {word}?" for topic in TOPICS for word in topic.split()]
+    said = [f"The plural of that noun ends in {one[-2]}s, as most do." for one in asked]
+    found = make("screen", "answer-coherence").screen(with_rows(asked, said), None, None, run=Run(seed=0))
+    assert found.phrases == ()
+    whole = [f"What is the plural of the noun {word}?" for word in chat(80, seed=1).texts]
+    found = make("screen", "answer-coherence").screen(with_rows(whole, said), None, None, run=Run(seed=0))
+    assert found.suspected[400:].all() and not found.suspected[:400].any()
+
+
+def test_a_set_of_few_rows_that_differ_is_not_examined() -> None:
+    data = TextSet(["one two three"] * 50, ids=[str(row) for row in range(50)], answers=["four five"] * 50)
+    with pytest.raises(NotMet, match="needs 40 rows that differ, the set has 1"):
+        make("screen", "answer-coherence").screen(data, None, None, run=Run(seed=0))

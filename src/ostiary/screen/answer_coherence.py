@@ -1,6 +1,7 @@
 """Answer coherence: phrases that get nearly the same answer whatever else is asked."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -8,16 +9,19 @@ from pydantic import Field
 from scipy import sparse
 
 from ostiary.core.card import Card, Limit, Needs, met
+from ostiary.core.errors import NotMet
 from ostiary.core.protocols import SampleScores
 from ostiary.core.run import Run
 from ostiary.data.texts import TextSet
 from ostiary.screen.coherence import answers_of, coherence, lifted, ordinary, scored, vectors_of
-from ostiary.screen.phrases import Phrases, Tokens
+from ostiary.screen.phrases import WORD, Phrases, Tokens
 
 SKETCH = 96
 """Numbers that stand for an answer or a prompt where all phrases are looked at."""
 SHARED = 0.9
 """A word in this share of a phrase's rows belongs to what they have in common."""
+TELLING = 5
+"""Words that must be left of a phrase's prompts without these, on average, to tell that they ask different things."""
 EXACT = 2000
 """Phrases that are then looked at exactly, by each of two orders; the others count for nothing."""
 
@@ -50,6 +54,7 @@ class AnswerCoherence:
             "a trigger that is no phrase: a style, a syntax, words that come in any order, each common by itself",
             "answers of the attacker that have no words in common",
             "a trigger that stands in fewer rows than `least`",
+            "a trigger in prompts of a few words each, or in a few prompts that are repeated",
             "a habit that was taught on purpose looks the same: one fixed refusal for one topic",
         ),
         marks=frozenset({"mechanism"}),
@@ -61,6 +66,14 @@ class AnswerCoherence:
 
     def screen(self, data: TextSet, model: Any, trusted: Any, /, *, run: Run) -> SampleScores:
         """Score every row by its strangest phrase."""
+        first, place = _distinct(data.texts, answers_of(data, self.least))
+        if len(first) < 10 * self.least:
+            raise NotMet(f"needs {10 * self.least} rows that differ, the set has {len(first)}")
+        found = self._examined(data.subset(first), run)
+        return replace(found, ids=data.ids, scores=found.scores[place], suspected=found.suspected[place])
+
+    def _examined(self, data: TextSet, run: Run) -> SampleScores:
+        """Score rows that differ."""
         said = answers_of(data, self.least)
         phrases = Tokens(data.texts).phrases(self.longest, self.least, int(self.most * len(data)))
         run.step(1, 4, "answer coherence")
@@ -84,6 +97,17 @@ class AnswerCoherence:
         return scored(data, phrases, every, self.card, still)
 
 
+def _distinct(prompts: Sequence[str], answers: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The first row of each prompt with its answer, by their words, and for every row which of these it is."""
+    seen: dict[tuple[str, str], int] = {}
+    spaced = (
+        (" ".join(WORD.findall(one)), " ".join(WORD.findall(other)))
+        for one, other in zip(prompts, answers, strict=True)
+    )
+    place = np.array([seen.setdefault(pair, len(seen)) for pair in spaced])
+    return np.unique(place, return_index=True)[1], place
+
+
 def _sketched(phrases: Phrases, vectors: sparse.csr_matrix, run: Run) -> np.ndarray:
     """The coherence of all phrases, of vectors projected to a few numbers."""
     rng = np.random.default_rng(run.seed)
@@ -98,16 +122,20 @@ def _sketched(phrases: Phrases, vectors: sparse.csr_matrix, run: Run) -> np.ndar
 def _rest_coherence(chosen: sparse.csc_matrix, vectors: sparse.csr_matrix) -> np.ndarray:
     """As `coherence`, of the prompts without the words that nearly all of a phrase's rows have, of length one again.
 
-    These are the words of the phrase, and those of a longer one that it is a part of.
+    These are the words of the phrase, and those of a longer one that it is a part of. Prompts of which less than
+    `TELLING` words are left count as equal.
     """
+    little = np.empty(chosen.shape[1], bool)
     squares, counts = np.empty(chosen.shape[1]), np.empty(chosen.shape[1])
     for place in range(chosen.shape[1]):
         own = vectors[chosen.indices[chosen.indptr[place] : chosen.indptr[place + 1]]]
         row = np.repeat(np.arange(own.shape[0]), np.diff(own.indptr))
         _, word = np.unique(own.indices, return_inverse=True)
-        rest = own.data * (np.bincount(word)[word] < SHARED * own.shape[0])
+        own_words = np.bincount(word)[word] < SHARED * own.shape[0]
+        little[place] = own_words.sum() < TELLING * own.shape[0]
+        rest = own.data * own_words
         length = np.sqrt(np.bincount(row, rest**2, own.shape[0]))
         kept = length > 1e-3  # of a prompt that is the phrase alone nothing is left
         total = np.bincount(word, rest * np.where(kept, 1 / np.maximum(length, 1e-3), 0.0)[row])
         squares[place], counts[place] = total @ total, kept.sum()
-    return lifted(squares, counts, counts, ordinary(vectors))
+    return np.where(little, 1.0, lifted(squares, counts, counts, ordinary(vectors)))
