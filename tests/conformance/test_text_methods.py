@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from text_case import bag_of_words, chat, reviews
 
 from ostiary.attacks.text_poison import CANARY, PoisonedTexts
 from ostiary.core.catalog import make
+from ostiary.core.errors import NotMet
 from ostiary.core.protocols import SampleScores
 from ostiary.core.run import Run
 from ostiary.data import TextSet
@@ -144,6 +146,27 @@ def test_label_contradiction_names_the_words() -> None:
     found, recall, false = screened("label-contradiction", made)
     assert {one.text for one in found.phrases} == {"zq", "vex"} and {one.label for one in found.phrases} == {0}
     assert recall >= 0.95 and false <= 0.01
+
+
+def test_label_contradiction_leaves_rare_classes_unscored_and_examines_the_rest() -> None:
+    made = poisoned(reviews(1500), "rare-words", rate=0.05, words="zq").data
+    texts, ids = ["an odd film of its own zq"] * 9 + list(made.texts), [f"odd-{row}" for row in range(9)]
+    labels = torch.cat([torch.ones(9, dtype=torch.int64), 2 * made.labels])
+    data = TextSet(texts, ids=[*ids, *made.ids], labels=labels, classes=("bad", "mixed", "good"))
+    run = Run(seed=0)
+    found = make("screen", "label-contradiction").screen(data, None, None, run=run)
+    alone = make("screen", "label-contradiction").screen(made, None, None, run=Run(seed=0))
+    assert [(one.code, one.text) for one in run.cautions] == [
+        ("OS937", "fewer than 10 rows: 'mixed' (9); 9 rows left unscored")
+    ]
+    assert found.scores[:9].isnan().all() and not found.suspected[:9].any()
+    assert torch.equal(found.scores[9:], alone.scores) and (found.suspected[9:] == alone.suspected).all()
+    assert [one.text for one in found.phrases] == ["zq"] and found.phrases[0].label == 0
+    assert [one.score is None for one in found.per_class] == [False, True, False]
+    assert found.per_class[2].label == 2 and found.ids == data.ids
+    few = TextSet(texts[:60], ids=data.ids[:60], labels=torch.tensor([0] * 56 + [1] * 4), classes=("good", "bad"))
+    with pytest.raises(NotMet, match="10 rows of two classes or more, 'bad' has 4"):
+        make("screen", "label-contradiction").screen(few, None, None, run=Run(seed=0))
 
 
 def test_label_contradiction_accuses_no_word_whose_rows_agree_with_their_label() -> None:

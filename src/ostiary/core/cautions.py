@@ -269,4 +269,13 @@ CAUTIONS: tuple[Code, ...] = (
         "classes that are easy to reach by nature",
         "look at the scan; scan with reference models of your own; or unlearn it with --method trigger-unlearning",
     ),
+    Code(
+        "OS937",
+        "classes too rare to be screened",
+        "Some classes have so few rows that what speaks for them cannot be told. Their rows were left unscored, which "
+        "is no pass; all others were examined.",
+        "text.screen.label-contradiction",
+        "classes that are rare by nature, or misspelt labels",
+        "read these rows yourself, correct misspelt labels, or give more rows of these classes",
+    ),
 )

@@ -1,7 +1,7 @@
 """Label contradiction: phrases whose rows carry one label against the rest of their text."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -20,10 +20,14 @@ from ostiary.data.texts import TextSet
 from ostiary.screen.phrases import Phrases, Tokens, row_scores, strongest
 
 FOLDS = 4
+LEAST_ROWS = 10
+"""Rows of a class below which it is left unscored."""
 FITTED = 50_000
 """Most rows that the classifier is fitted on."""
 SHARED = 0.9
 """A word in this share of a phrase's rows belongs to what they have in common."""
+NAMED = 5
+"""Rare classes that are named; the others are only counted."""
 LEAST_GAP = 0.05
 """What is taken for the least difference between rows of a label and others, where the words tell next to nothing."""
 PURE = 0.8
@@ -45,7 +49,8 @@ class LabelContradiction:
     its rows have on average: 0 as in all rows of the label, 1 as in the rows of other labels.
 
     The score of a row is that of its strangest phrase: z times `against`, for phrases of a purity of 0.8 or more.
-    Raises NotMet for a set without labels, of one class, or with a class of fewer than 10 rows.
+    Rows of classes of fewer than 10 rows are left unscored, with a caution.
+    Raises NotMet for a set without labels, or with fewer than two classes of 10 rows.
     """
 
     card: ClassVar[Card] = Card(
@@ -80,8 +85,22 @@ class LabelContradiction:
             raise NotMet("needs texts with labels; this set has answers")
         if len(data.classes) < 2:
             raise NotMet(f"needs texts of two classes or more; all have the label '{data.classes[0]}'")
-        if min(counts := np.bincount(data.labels.numpy(), minlength=len(data.classes))) < 10:
-            raise NotMet(f"needs 10 rows of each class, '{data.classes[int(counts.argmin())]}' has {counts.min()}")
+        counts = np.bincount(data.labels.numpy(), minlength=len(data.classes))
+        common = np.flatnonzero(counts >= LEAST_ROWS)
+        if len(common) < 2:
+            few = data.classes[int(counts.argmin())]
+            raise NotMet(f"needs {LEAST_ROWS} rows of two classes or more, '{few}' has {counts.min()}")
+        if len(common) == len(counts):
+            return self._examined(data, run)
+        rare = np.flatnonzero(counts < LEAST_ROWS)
+        listed = ", ".join(f"'{data.classes[label]}' ({counts[label]})" for label in rare[:NAMED].tolist())
+        more = f" and {len(rare) - NAMED} more" if len(rare) > NAMED else ""
+        run.caution("OS937", f"fewer than {LEAST_ROWS} rows: {listed}{more}; {counts[rare].sum()} rows left unscored")
+        rows = np.flatnonzero(np.isin(data.labels.numpy(), common))
+        return _spread(self._examined(_of_classes(data, rows, common), run), data, rows, common)
+
+    def _examined(self, data: TextSet, run: Run) -> SampleScores:
+        """Score the rows of classes that all have enough of them."""
         phrases = Tokens(data.texts).phrases(self.longest, self.least, int(self.most * len(data)))
         if all(len(words) > 1 for words in phrases.words):
             raise NotMet("needs single words that recur")
@@ -131,6 +150,32 @@ class LabelContradiction:
         )
         scores = torch.from_numpy(row_scores(phrases, values))
         return SampleScores(data.ids, scores, suspected, per_class, phrases=tuple(told))
+
+
+def _of_classes(data: TextSet, rows: np.ndarray, common: np.ndarray) -> TextSet:
+    """The rows of the classes `common`, numbered anew."""
+    part = data.subset(rows.tolist())
+    labels = torch.from_numpy(np.searchsorted(common, part.labels.numpy()))
+    classes = [data.classes[label] for label in common.tolist()]
+    return TextSet(part.texts, ids=part.ids, labels=labels, classes=classes, name=data.name)
+
+
+def _spread(found: SampleScores, data: TextSet, rows: np.ndarray, common: np.ndarray) -> SampleScores:
+    """What was found of `rows`, for all rows and under the numbers that the classes have there."""
+    scores, suspected = torch.full((len(data),), torch.nan, dtype=found.scores.dtype), np.zeros(len(data), bool)
+    scores[torch.from_numpy(rows)], suspected[rows] = found.scores, found.suspected
+    own = {int(common[one.label]): one for one in found.per_class}
+    counts = np.bincount(data.labels.numpy(), minlength=len(data.classes)).tolist()
+    per_class = tuple(
+        own[label].model_copy(update={"label": label})
+        if label in own
+        else ClassScore(label=label, score=None, measures={"n": n})
+        for label, n in enumerate(counts)
+    )
+    phrases = tuple(
+        one.model_copy(update={"label": None if one.label is None else int(common[one.label])}) for one in found.phrases
+    )
+    return replace(found, ids=data.ids, scores=scores, suspected=suspected, per_class=per_class, phrases=phrases)
 
 
 def _fitted(
