@@ -106,6 +106,27 @@ def test_csv_that_is_not_utf8(tmp_path: Path) -> None:
     assert data.texts == ("fine", "also fine") and data.damage.first == ("row 2: it is not UTF-8",)
 
 
+@pytest.mark.parametrize("later", ["plain words,good", '"quoted, words",good', '"quoted",good', '"two\nlines",good'])
+def test_a_stray_quote_costs_its_line_alone(tmp_path: Path, later: str) -> None:
+    before, after = "words,bad\n" * 9, f"{later}\n" * 40
+    (tmp_path / "a.csv").write_text(f'text,label\n{before}"stray,good\n{after}', encoding="utf-8")
+    data = open_texts(tmp_path / "a.csv")
+    assert len(data) == 49 and "words" in data.texts[0] and "stray" not in "".join(data.texts)
+    assert len(set(data.texts[9:])) == 1 and data.classes == ("bad", "good")
+    assert data.damage.count == 1 and data.damage.first[0].startswith("row 10: it is no CSV")
+
+
+def test_fields_too_many_or_too_few_are_damage_and_lines_within_quotes_are_not(tmp_path: Path) -> None:
+    rows = ["text,label", "a, comma,good", '"two', "", 'lines",bad', "", "short", '"a ""word""",good']
+    (tmp_path / "a.csv").write_text("\r\n".join(rows), encoding="utf-8", newline="")
+    data = open_texts(tmp_path / "a.csv")
+    assert data.texts == ("two\r\n\r\nlines", 'a "word"') and data.classes == ("bad", "good")
+    assert data.damage.first == (
+        "row 1: its fields are 3, the first line names 2",
+        "row 3: its fields are 1, the first line names 2",
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "content", "error", "said"),
     [
@@ -113,6 +134,7 @@ def test_csv_that_is_not_utf8(tmp_path: Path) -> None:
         ("a.jsonl", b'{"picture": 1}\n', DataError, "row 1: no text among its columns 'picture'"),
         ("a.jsonl", b'{"text": "x"}\n', DataError, "neither a label nor an answer"),
         ("a.jsonl.gz", b"no gzip", FormatError, "cannot be read"),
+        ("a.csv", b'"text,label\none,1\n', FormatError, "its first line: it is no CSV"),
         ("a.jsonl", b'{"text": "x", "label": -1}\n', DataError, "outside 0"),
         ("a.jsonl", b'{"text": "x", "label": 5000000}\n', DataError, "outside 0"),
     ],

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import zlib
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -55,8 +56,8 @@ def open_texts(path: Path, task: Task | None = None) -> TextSet:
     A row's text is in a column `text`, `sentence`, `prompt`, `instruction` (with `input`) or `question`, its label in
     `label`, its answer in `response`, `output`, `completion` or `answer`; or `messages` hold turns of a talk, of which
     the last one is the answer. What has labels is for a classifier, what has answers for a chat; `task` decides where
-    a file has both. Rows that cannot be read (broken UTF-8 or JSON, no text, larger than 4 MB) are left out and counted
-    in the set's `damage`.
+    a file has both. Rows that cannot be read (broken UTF-8 or JSON, no text, larger than 4 MB, in CSV a
+    stray quote, fields too many or too few) are left out and counted in the set's `damage`.
 
     Raises FormatError for a file that cannot be read at all, DataError where no row can be used.
     """
@@ -127,23 +128,57 @@ def _parsed(line: bytes) -> Columns | str:
 
 def _csv_rows(stream: IO[bytes], comma: str) -> Generator[Row, None, None]:
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    usual, number = csv.field_size_limit(MAX_ROW), 0
+    usual = csv.field_size_limit(MAX_ROW)
     try:
-        rows = csv.DictReader(text, delimiter=comma)
-        while True:
-            number += 1
-            try:
-                row = next(rows)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield number, f"it is no CSV ({error})"
-                continue
-            whole = all(_is_whole(value) for value in row.values() if isinstance(value, str))
-            yield number, dict(row) if whole else "it is not UTF-8"
+        records = _records(text, comma)
+        names = next(records, [])
+        if isinstance(names, str):
+            raise OSError(f"its first line: {names}")
+        for number, found in enumerate(records, 1):
+            if isinstance(found, str):
+                yield number, found
+            elif len(found) != len(names):
+                yield number, f"its fields are {len(found)}, the first line names {len(names)}"
+            else:
+                whole = all(map(_is_whole, found))
+                yield number, dict(zip(names, found, strict=True)) if whole else "it is not UTF-8"
     finally:
         csv.field_size_limit(usual)
         text.detach()  # the caller closes what it opened
+
+
+def _records(text: IO[str], comma: str) -> Generator[list[str] | str, None, None]:
+    """The fields of each record, or what is wrong with a line; blank lines are left out.
+
+    A stray quote swallows lines up to the next one. What runs over several lines and is no record by the letter, with
+    the fields of the first, costs its first line alone: reading goes on with the second.
+    """
+    again: deque[str] = deque()
+    width = 0
+    while True:
+        taken: list[str] = []
+        try:
+            found = next(csv.reader(_noted(text, again, taken), delimiter=comma), None)
+            if found is None:
+                return
+            if len(taken) > 1:
+                next(csv.reader(taken, delimiter=comma, strict=True))
+                if width not in (0, len(found)):
+                    raise csv.Error(f"{len(found)} fields over {len(taken)} lines, the first line names {width}")
+        except csv.Error as error:
+            again.extendleft(reversed(taken[1:]))
+            yield f"it is no CSV ({error})"
+            continue
+        if found:
+            width = width or len(found)
+            yield found
+
+
+def _noted(text: IO[str], again: deque[str], taken: list[str]) -> Iterator[str]:
+    """Lines that are to be read again, then those of the file, each noted in `taken`."""
+    while line := again.popleft() if again else text.readline():
+        taken.append(line)
+        yield line
 
 
 def _is_whole(text: str) -> bool:
