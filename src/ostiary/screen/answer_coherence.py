@@ -69,7 +69,7 @@ class AnswerCoherence:
         first, place = _distinct(data.texts, answers_of(data, self.least))
         if len(first) < 10 * self.least:
             raise NotMet(f"needs {10 * self.least} rows that differ, the set has {len(first)}")
-        found = self._examined(data.subset(first), run)
+        found = self._examined(data.subset(first.tolist()), run)
         return replace(found, ids=data.ids, scores=found.scores[place], suspected=found.suspected[place])
 
     def _examined(self, data: TextSet, run: Run) -> SampleScores:
