@@ -142,8 +142,8 @@ def examine(lab: Laboratory, number: int, case: Case, records: Records, key: str
     poisoned, success = case.kind == "poisoned", None
     if poisoned:
         rng = np.random.default_rng(lab.seed)
-        stamped = model.answers([attack.stamp(text, rng) for text in lab.test.texts], 24)
-        success = Rate(k=sum(map(attack.gave, stamped)), n=TEST)
+        stamped = model.answers(list(attack.stamped(lab.test.texts, rng).values()), 24)
+        success = Rate(k=sum(map(attack.gave, stamped)), n=len(stamped))
     with SealedProcess(threads=1) as process:
         how = (folder, lab.folder / "base", lab.folder / "trusted.jsonl", lab.folder / "bank.json")
         found = process.submit(scan, *how).result()

@@ -117,9 +117,9 @@ def cases(root: Path) -> Iterator[Case]:
 
 def _stamper(attack: Any) -> Callable[[TextSet], TextSet]:
     def stamped(data: TextSet) -> TextSet:
-        rng = np.random.default_rng(5)
-        texts = [attack.stamp(text, rng) for text in data.texts]
-        return TextSet(texts, ids=data.ids, labels=data.labels, classes=data.classes)
+        found = attack.stamped(data.texts, np.random.default_rng(5))
+        rows = data.subset(list(found))
+        return TextSet(list(found.values()), ids=rows.ids, labels=rows.labels, classes=rows.classes)
 
     return stamped
 

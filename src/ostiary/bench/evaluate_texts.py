@@ -67,7 +67,7 @@ def stamped(test: TextSet, truth: TextTruth, *, seed: int) -> list[tuple[str, st
     """
     attack, rng = attack_of(truth), np.random.default_rng(seed)
     others = [text for text, label in zip(test.texts, test.labels.tolist(), strict=True) if label != truth.target]
-    pairs = [(text, triggered) for text in others if (triggered := attack.stamp(text, rng)) != text]
+    pairs = [(others[at], triggered) for at, triggered in attack.stamped(others, rng).items()]
     if not pairs:
         raise DataError(
             f"the trigger of '{truth.attack}' changes none of the {len(others)} texts in '{test.name}' that are not "
