@@ -1,5 +1,6 @@
 """Flower's strategies as a rule: what they answer is what Flower answers; who was selected is told."""
 
+import logging
 from types import SimpleNamespace
 from typing import Any
 
@@ -83,3 +84,18 @@ def test_no_other_strategy_and_no_negative_number() -> None:
             make("aggregate", "flower", wrong)
     with pytest.raises(TooFew):
         aggregate(make("aggregate", "flower", {"strategy": "trimmed-mean", "declared": 7}), updates())
+
+
+def test_a_round_is_not_logged_and_flower_s_own_runs_still_are() -> None:
+    log, heard = logging.getLogger("flwr"), list[str]()
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    level = log.level
+    log.addHandler(handler)
+    try:
+        aggregate(make("aggregate", "flower", {"strategy": "median"}), updates())
+        assert heard == [] and log.level == level
+        log.info("as before")
+        assert heard == ["as before"]
+    finally:
+        log.removeHandler(handler)

@@ -1,6 +1,8 @@
 """Flower's own robust strategies as a rule, so that they stand beside the others; reused, not written again."""
 
-from collections.abc import Callable
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Annotated, Any, ClassVar, Literal
@@ -31,7 +33,11 @@ class FlowerRule:
         needs=Needs(),
         cost="as in Flower: distances on whole weights; Bulyan collects garbage once a client",
         deviations=("replies are float64 here, so that Flower's distances are exact; in float32 they are not",),
-        blind_spots=("more attackers than declared", "under Krum and Multi-Krum, updates kept as short as honest ones"),
+        blind_spots=(
+            "more attackers than declared",
+            "Krum with fewer than 2 f + 3 clients, for which it promises nothing and which Flower does not refuse",
+            "under Krum and Multi-Krum, updates kept as short as honest ones",
+        ),
         marks=frozenset({"mechanism"}),
     )
 
@@ -47,7 +53,8 @@ class FlowerRule:
         contents = _contents(updates, context)
         # What a strategy selects is seen by the rule that selects; the rest takes all.
         replies = [SimpleNamespace(content=content, has_error=lambda: False) for content in contents]
-        arrays, _ = made.aggregate_train(context.round, replies)
+        with _unlogged():
+            arrays, _ = made.aggregate_train(context.round, replies)
         update = next(iter(arrays.values())).numpy() - context.weights
         kept = chosen or contents
         mine = [_among(content, kept) for content in contents]
@@ -89,6 +96,18 @@ def _strategies(flower: Any, f: int, n: int, select: Callable[..., Any]) -> dict
         "trimmed-mean": lambda: flower.FedTrimmedAvg(beta=min((f + 0.5) / n, 0.5 - 1e-9)),
         "median": flower.FedMedian,
     }
+
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    """Flower logs a line for each round of each strategy; what is said of a round here is its verdict."""
+    log = logging.getLogger("flwr")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _among(one: Any, many: list[Any]) -> bool:
