@@ -11,7 +11,7 @@ rounds = 2
 samples = 120
 test = 100
 [clients]
-number = 4
+number = 5
 epochs = 1
 [server]
 trusted = 10

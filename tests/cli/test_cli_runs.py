@@ -247,10 +247,12 @@ def test_guard_findings_follow_fail_on_and_exit_zero(defended: tuple[Path, dict[
     assert [done[name].code for name in ("score", "score high", "score zero")] == [1, 0, 0]
 
 
-def test_repair_takes_a_kept_scan_of_this_very_model(after: tuple[Path, dict[str, Result]]) -> None:
+def test_repair_takes_a_kept_scan_of_this_very_model(
+    defended: tuple[Path, dict[str, Result]], after: tuple[Path, dict[str, Result]]
+) -> None:
     folder, done = after
     record = done["repair"].record
-    assert record["kind"] == "repair" and record["config"]["scan"] == done["scan"].record["id"]
+    assert record["kind"] == "repair" and record["config"]["scan"] == defended[1]["scan"].record["id"]
     # What the preset of the scan skips is no failure: no repair was asked for that did not run.
     assert done["repair"].code == exit_code(Record.model_validate(record), "suspect", named=False)
     assert (folder / "new.safetensors").exists() == ("out" in record["config"])
