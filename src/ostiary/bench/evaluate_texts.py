@@ -1,5 +1,6 @@
 """The evaluate verb for classifiers of texts: accuracy, and attack success beside what the same texts give without."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -46,13 +47,13 @@ class TextEvaluation:
         """Measure; without a truth there is no attack success."""
         predicted = predictions(model, test, run=run)
         rates = {ACCURACY: rate(predicted == test.labels)}
-        pairs = None if truth is None else stamped(test, truth, seed=run.seed)
-        if truth is not None and pairs is not None:
-            rates |= attack_rates(model, pairs, truth.target)
         if twin is not None:
             rates[f"{ACCURACY} of the clean-trained model"] = accuracy(twin, test, run=run)
-            if truth is not None and pairs is not None:
-                rates[f"{SUCCESS} of the clean-trained model"] = attack_rates(twin, pairs, truth.target)[SUCCESS]
+        if truth is not None:
+            plain, triggered = zip(*stamped(test, truth, seed=run.seed), strict=True)
+            rates |= {SUCCESS: reached(model, triggered, truth), PLAIN: reached(model, plain, truth)}
+            if twin is not None:
+                rates[f"{SUCCESS} of the clean-trained model"] = reached(twin, triggered, truth)
         rows = per_class(predicted, test.labels, len(test.classes))
         return RatesEvidence(
             rates=rates,
@@ -77,12 +78,9 @@ def stamped(test: TextSet, truth: TextTruth, *, seed: int) -> list[tuple[str, st
     return pairs
 
 
-def attack_rates(model: TextClassifier, pairs: list[tuple[str, str]], target: int) -> dict[str, Rate]:
-    """How many texts get the target with the trigger, and without it."""
-    plain, triggered = zip(*pairs, strict=True)
-    return {
-        name: rate(model.predict(texts).argmax(1) == target) for name, texts in ((SUCCESS, triggered), (PLAIN, plain))
-    }
+def reached(model: TextClassifier, texts: Sequence[str], truth: TextTruth) -> Rate:
+    """How many texts get the attacker's target."""
+    return rate(model.predict(texts).argmax(1) == truth.target)
 
 
 def evaluate_text_classifier(
