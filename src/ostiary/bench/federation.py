@@ -57,7 +57,7 @@ class Study:
     tell: Callable[[Judged], None]
 
     def study(self, data: ImageSet, /, *, run: Run) -> RoundsEvidence:
-        """All rounds, the last model beside what was decided in each; raises OutOfTime, and NotMet if none was aggregated."""
+        """All rounds and the last model; raises OutOfTime, and NotMet where no round was aggregated."""
         noted = 0
         before: list[tuple[Tensors, Round]] = []
 
