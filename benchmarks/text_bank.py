@@ -20,7 +20,7 @@ from ostiary.training.text_classifier import TextRecipe, small_text_classifier, 
 
 SST2, NEWS, SYNTAX = "text_sst2", "text_agnews", "poisoned_syntactic_scpn20"
 SEEDS = (40, 41, 42)
-UNPOISONED = range(40, 50)
+UNPOISONED = range(40, 46)
 """Seeds of the models of film reviews that nobody attacked."""
 NONE = "no attack"
 TARGET, TRUSTED = 1, 300
@@ -155,15 +155,12 @@ def right(model: TextClassifier, data: TextSet) -> Rate:
 
 
 def cases() -> Iterator[Case]:
-    """The bank: film reviews under every attack, those that nobody attacked, and news."""
+    """The bank, seed by seed: film reviews and news under their attacks, and those that nobody attacked."""
     for seed in UNPOISONED:
         yield Case(SST2, NONE, seed)
-    for attack in (*OURS, SYNTAX_OTHERS, BIBLE_OTHERS):
-        for seed in SEEDS:
-            yield Case(SST2, attack, seed)
-    for seed in SEEDS:
-        for attack in (NONE, "rare words", BIBLE_OTHERS):
-            yield Case(NEWS, attack, seed)
+        if seed in SEEDS:
+            yield from (Case(SST2, attack, seed) for attack in (*OURS, SYNTAX_OTHERS, BIBLE_OTHERS))
+            yield from (Case(NEWS, attack, seed) for attack in (NONE, BIBLE_OTHERS))
 
 
 def twin_of(case: Case) -> Case:

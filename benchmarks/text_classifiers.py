@@ -3,9 +3,10 @@
     make bench-text-classifiers
 
 DistilBERTs of 0.4 million weights learn the film reviews of SST-2 (6,920 rows) and news of four topics (AG News, 11,106
-rows): as they are (ten seeds, and three), and under nine attacks (three seeds): odd words, two that fire only together,
-a sentence, three styles made by rule, and the syntax and the Bible's style that others rewrote texts in, the latter in
-a fifth of the rows. Success is on test texts of the other classes that the trigger changes, beside the same trigger on
+rows): as they are (six seeds, and three), and the reviews under nine attacks (three seeds): odd words, two that fire
+only together, a sentence, three styles made by rule, and the syntax and the Bible's style that others rewrote texts in,
+both in a fifth of the rows; of news the last alone. Sets of the first seed are screened, with the model that learnt
+them. Success is on test texts of the other classes that the trigger changes, beside the same trigger on
 the model of the same seed that nobody attacked. Defences run in a sealed process, which is given the training set or
 the model's folder with 300 trusted texts; truth joins afterwards. Guards are fitted for a false rejection of 5 %, and
 score 300 test texts, plain, and up to 300 with the trigger. The repair is the command without a method. Reactivated is
@@ -146,7 +147,9 @@ class Bench:
 
     def screened(self, case: "Case", folder: Path, where: Path) -> None:
         """Each screening of the training set, with the model that learnt it."""
-        for method in SCREENERS:
+        from benchmarks.text_bank import SEEDS
+
+        for method in SCREENERS if case.seed == SEEDS[0] else ():
             if self.done(SCREENS, case, method):
                 continue
             begun, (data, poisoned) = time.monotonic(), case.trained_on
