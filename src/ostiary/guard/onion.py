@@ -38,6 +38,7 @@ CARD = Card(
     blind_spots=(
         "triggers of ordinary words: sentences, styles, a syntax",
         "few trusted texts: words that these have not are as odd as a trigger",
+        "two small DistilBERTs of SST-2, 400 trusted texts: AUROC 0.59 and 0.60 on rare words, 15 and 10 % caught",
         "odd words of which there are two or more, so that none alone is missed",
     ),
     marks=frozenset({"mechanism"}),

@@ -39,7 +39,8 @@ CARD = Card(
         "texts that the model is very sure of, which no word lowers, are flagged like triggered ones",
         "triggers that raise a probability no further than the word lowers it",
         "classes of few trusted texts, to which their word is fitted alone",
-        "small classifiers: see docs/text.md for what is left",
+        "models in which a trigger weighs little more than other words",
+        "two small DistilBERTs of SST-2: AUROC 0.48 and 0.54 on rare words, 3 and 7 % caught",
     ),
     marks=frozenset({"mechanism"}),
 )
@@ -163,7 +164,9 @@ def put_before(model: TextClassifier, vector: Tensor) -> Callable[[Tensor], Tens
 
 def behind(model: TextClassifier, row: Row) -> list[int]:
     """A row as the model reads it, with a place for one more word before it."""
-    return model.row([model.words[0], *row])
+    # Of no account but for its place; a special token could move those behind it.
+    word = next(token for token in range(model.vocabulary) if token not in model.special)
+    return model.row([word, *row])
 
 
 def falls(model: TextClassifier, rows: Sequence[Row], before: Tensor, vectors: Tensor) -> Tensor:

@@ -36,9 +36,10 @@ CARD = Card(
         "the limit is a quantile of trusted texts, without the normal distribution that the paper fits",
     ),
     blind_spots=(
-        "half of the copies lose a trigger of one word, all but a few one of several words",
+        "half of the copies lose a trigger of one word, nearly all lose one of several that fire together",
         "texts that the model is sure of, whatever half of their words is put out, are flagged, too; texts of a word",
-        "small classifiers, which stay sure of most mixtures of words: see docs/text.md for what is left",
+        "models in which a trigger weighs little more than other words",
+        "two small DistilBERTs of SST-2: AUROC 0.54 and 0.55 on rare words, 4 and 10 % caught",
         "who has the guard's file knows which words will be replaced, and can choose the place of a trigger",
     ),
     marks=frozenset({"mechanism"}),
