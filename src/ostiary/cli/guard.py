@@ -48,7 +48,7 @@ def command() -> None:
 @click.option(
     "--method",
     metavar="ID",
-    help="Guard to fit (default: mahalanobis; strip where that cannot be; texts: onion).",
+    help="Guard to fit (default: mahalanobis; strip where that cannot be; onion of text classifiers).",
 )
 @click.option("--set", "sets", multiple=True, metavar="ID.KEY=VALUE", help="Set a parameter of the guard.")
 @common.model_options
