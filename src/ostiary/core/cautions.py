@@ -278,4 +278,15 @@ CAUTIONS: tuple[Code, ...] = (
         "classes that are rare by nature, or misspelt labels",
         "read these rows yourself, correct misspelt labels, or give more rows of these classes",
     ),
+    Code(
+        "OS940",
+        "rows that repeat one another",
+        "Many rows of the set have the words of another one, or nearly, or such rows carry different labels or "
+        "answers. What is repeated counts more than once in training, and in most methods here; a planted row that was "
+        "copied looks like this, and so does one beside the row that it was made from. Or they were not counted.",
+        "ostiary screen",
+        "news and reviews that were collected twice; several answers to one prompt, on purpose; templates",
+        "list them with `ostiary manifest report MANIFEST --near FILE`; keep one row of each group, and read those "
+        "whose labels or answers differ",
+    ),
 )
