@@ -246,7 +246,7 @@ def _prompts(trusted: Data | str | Path | None) -> Data | None:
 
 
 def fit_guard(
-    model: TorchClassifier | LanguageModel | str | Path,
+    model: TorchClassifier | LanguageModel | TextClassifier | str | Path,
     trusted: Data | str | Path,
     out: str | Path,
     *,
@@ -262,9 +262,10 @@ def fit_guard(
 
     options = options or Options()
     how: dict[str, Any] = {"method": method, "params": params, "options": options}
-    if (language := _language(model, options)) is not None:
-        prompts = open_any(trusted, "chat") if isinstance(trusted, str | Path) else trusted
-        return fit(language, prompts, Path(out), **how)
+    if (texts := _text_model(model, options)) is not None:
+        task: Task = "chat" if isinstance(texts, LanguageModel) else "classify"
+        rows = open_any(trusted, task) if isinstance(trusted, str | Path) else trusted
+        return fit(texts, rows, Path(out), **how)
     images = open_set(trusted) if not isinstance(trusted, TextSet) else trusted
     return fit(open_model(model, options), images, Path(out), **how)
 

@@ -13,6 +13,7 @@ Examples:
   ostiary guard fit model.safetensors --trusted validation/ -o guard.safetensors
   ostiary guard fit model.safetensors --trusted digits --method strip -o guard.safetensors
   ostiary guard fit tuned-model/ --trusted chats.jsonl -o guard.safetensors
+  ostiary guard fit classifier/ --trusted reviews.csv --method onion -o guard.safetensors
   ostiary guard fit net.pth --arch wrn-16-1 --trusted test.parquet -o guard.safetensors
 """
 
@@ -21,6 +22,7 @@ Examples:
   ostiary guard score inputs.parquet --model model.safetensors --guard guard.safetensors
   ostiary guard score inputs/ --model model.safetensors --guard guard.safetensors --format json
   ostiary guard score inputs.npz --model model.safetensors --guard guard.safetensors --report flagged.html
+  ostiary guard score reviews.csv --model classifier/ --guard guard.safetensors
 
 Every input above the guard's limit is a finding, so exit code 1 means that at least one was flagged.
 """
@@ -43,7 +45,11 @@ def command() -> None:
 @click.option("--trusted", metavar="DATA", required=True, help="Samples you trust, with labels.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Draw N of the trusted samples, class by class.")
 @click.option("-o", "out", metavar="FILE", required=True, help="Where the guard goes (safetensors).")
-@click.option("--method", metavar="ID", help="Guard to fit (default: mahalanobis; strip where that cannot be).")
+@click.option(
+    "--method",
+    metavar="ID",
+    help="Guard to fit (default: mahalanobis; strip where that cannot be; of a classifier of texts rap).",
+)
 @click.option("--set", "sets", multiple=True, metavar="ID.KEY=VALUE", help="Set a parameter of the guard.")
 @common.model_options
 @common.output_options()
@@ -61,8 +67,11 @@ def fit(ctx: click.Context, /, model: str, **o: Any) -> None:
 
     how = {key: o[key] for key in ("arch", "classes", "width", "normalize", "input_")}
     with call.options() as options:
-        subject = common.open_model(model, call["device"], **how)
-        opened = common.open_prompts if common.is_language(model) else common.open_trusted
+        subject = common.open_text_model(model, call["device"], **how)
+        if common.is_text_classifier(model):
+            opened = common.open_labelled_texts
+        else:
+            opened = common.open_prompts if common.is_language(model) else common.open_trusted
         trusted = opened(o["trusted"], o["limit"], call["seed"])
         record = fit_guard(
             subject, trusted, o["out"], method=o["method"], params=parse_sets(o["sets"]), options=options
@@ -86,13 +95,15 @@ def score(ctx: click.Context, /, data: str, **o: Any) -> None:
 
     close_seal()
     from ostiary.data import open_any
+    from ostiary.data.texts import Task
     from ostiary.guard.fitted import load_guard
     from ostiary.guard.flow import score as score_inputs
 
     how = {key: o[key] for key in ("arch", "classes", "width", "normalize", "input_")}
     with call.options() as options:
-        opened = open_any(data, "chat" if common.is_language(o["model"]) else None)
+        task: Task | None = "chat" if common.is_language(o["model"]) else None
+        opened = open_any(data, "classify" if common.is_text_classifier(o["model"]) else task)
         guard = load_guard(Path(o["guard"]))
-        subject = common.open_model(o["model"], call["device"], **how)
+        subject = common.open_text_model(o["model"], call["device"], **how)
         record = score_inputs(subject, guard, opened, options=options)
     sys.exit(common.conclude(record, call, reports=reports, exit_zero=o["exit_zero"], named=True))

@@ -5,10 +5,12 @@ from ostiary.core.code import Code
 from ostiary.core.errors import ConfigError
 from ostiary.core.federated_codes import FEDERATED_CAUTIONS, FEDERATED_REFUSALS
 from ostiary.core.findings import FINDINGS
+from ostiary.core.guard_codes import GUARD_FINDINGS
 from ostiary.core.refusals import REFUSALS
 
 CODES: dict[str, Code] = {
-    code.id: code for code in (*FINDINGS, *CAUTIONS, *REFUSALS, *FEDERATED_REFUSALS, *FEDERATED_CAUTIONS)
+    code.id: code
+    for code in (*FINDINGS, *GUARD_FINDINGS, *CAUTIONS, *REFUSALS, *FEDERATED_REFUSALS, *FEDERATED_CAUTIONS)
 }
 
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from ostiary.guard.wrap import Guarded, GuardedLanguage
     from ostiary.models.classifier import TorchClassifier
     from ostiary.models.language import LanguageModel
+    from ostiary.models.text_classifier import TextClassifier
 
 METHODS = {
     "guard.ibd-psc": "ostiary.guard.ibd_psc:IbdPsc",
@@ -17,6 +18,9 @@ METHODS = {
     "guard.ted": "ostiary.guard.ted:Ted",
     "text.guard.confguard": "ostiary.guard.confguard:ConfGuard",
     "text.guard.mahalanobis": "ostiary.guard.hidden_mahalanobis:HiddenMahalanobis",
+    "text.guard.onion": "ostiary.guard.onion:Onion",
+    "text.guard.rap": "ostiary.guard.rap:Rap",
+    "text.guard.strip": "ostiary.guard.text_strip:TextStrip",
 }
 
 
@@ -25,7 +29,9 @@ def wrap(
     model: "LanguageModel", guard: "Fitted | str | Path", *, refuse: bool = False, steps: int | None = None
 ) -> "GuardedLanguage": ...
 @overload
-def wrap(model: "TorchClassifier", guard: "Fitted | str | Path", *, refuse: bool = False) -> "Guarded": ...
+def wrap(
+    model: "TorchClassifier | TextClassifier", guard: "Fitted | str | Path", *, refuse: bool = False
+) -> "Guarded": ...
 def wrap(
     model: Any, guard: "Fitted | str | Path", *, refuse: bool = False, steps: int | None = None
 ) -> "Guarded | GuardedLanguage":

@@ -15,7 +15,7 @@ from ostiary.core.run import Run
 from ostiary.core.types import Scores
 from ostiary.data import stratified_rows
 from ostiary.data.texts import TextSet
-from ostiary.guard.fitted import Fitted
+from ostiary.guard.fitted import Fitted, Takes
 from ostiary.models.language import BATCH, LanguageModel
 
 CARD = Card(
@@ -48,6 +48,7 @@ class FittedConfGuard(Fitted):
     """The window and the length of an answer, in tokens: [2]."""
 
     card: ClassVar[Card] = CARD
+    takes: ClassVar[Takes] = "prompts"
     tensors: ClassVar[tuple[str, ...]] = ("lengths",)
     scored_at_once: ClassVar[int] = 64
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,7 +23,12 @@ from ostiary.models.classifier import TorchClassifier
 from ostiary.models.fuse import fused_inference
 from ostiary.models.language import LanguageModel
 
+Takes = Literal["images", "prompts", "texts with labels"]
+"""What the models are given that a guard is for; prompts go to language models."""
+
 HINT = "`ostiary guard fit` writes one"
+MOST_JSON = 1 << 24
+"""Characters of a field that is saved as JSON."""
 MANY_REJECTED = 0.15
 """A guard that surely flags more of the trusted inputs than this is cautioned against."""
 STEPS = 64
@@ -41,12 +46,13 @@ def at_once(x: Images) -> int:
 class Fitted:
     """Base of the fitted guards, which are dataclasses.
 
-    `tensors` names the fields that are saved as tensors, `texts` those that are saved as JSON. `fused` tells whether
-    normalisation layers may be folded away. Scores above `threshold` are flagged; `false_rejection` is measured on
-    trusted inputs that did not set it.
+    `tensors` names the fields that are saved as tensors, `texts` those that are saved as JSON. `takes` says which
+    models it is for, `fused` whether normalisation layers may be folded away. Scores above `threshold` are flagged;
+    `false_rejection` is measured on trusted inputs that did not set it.
     """
 
     card: ClassVar[Card]
+    takes: ClassVar[Takes] = "images"
     tensors: ClassVar[tuple[str, ...]]
     texts: ClassVar[tuple[str, ...]] = ()
     scored_at_once: ClassVar[int] = 128
@@ -147,6 +153,8 @@ def load_guard(path: Path) -> Fitted:
             if kind not in methods("guard"):
                 raise FormatError(f"'{path}' is no saved guard", hint=HINT)
             fitted: type[Fitted] = method_class("guard", kind).fitted
+            if any(len(metadata[name]) > MOST_JSON for name in fitted.texts):
+                raise FormatError(f"'{path}' holds more text than a guard has ({MOST_JSON} characters)", hint=HINT)
             tensors = {name: file.get_tensor(name) for name in fitted.tensors}
         rate = json.loads(metadata["false_rejection"])
         return fitted(
@@ -158,5 +166,5 @@ def load_guard(path: Path) -> Fitted:
         )
     except FileNotFoundError as error:
         raise FormatError(f"no such file: '{path}'", hint=HINT) from error
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise FormatError(f"'{path}' is no saved guard: {error}", hint=HINT) from error

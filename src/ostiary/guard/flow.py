@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ostiary.core.card import Have
-from ostiary.core.catalog import make, method_class, resolve
-from ostiary.core.errors import DataError
+from ostiary.core.catalog import make, method_class, methods, resolve
+from ostiary.core.errors import ConfigError, DataError
 from ostiary.core.files import refuse_existing
 from ostiary.core.protocols import FittedGuard
 from ostiary.core.records import GuardEvidence, Rate, Record, Suspect
@@ -14,18 +14,25 @@ from ostiary.core.run import Run
 from ostiary.core.session import Options
 from ostiary.core.types import Scores
 from ostiary.data import Data, TextSet
+from ostiary.guard.fitted import Takes
 from ostiary.inputs import check_shape, have_of, start
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.language import LanguageModel
+from ostiary.models.text_classifier import TextClassifier
+from ostiary.scan.text_models import have_of_texts
 from ostiary.screen.summary import excerpt
 
 LISTED = 1000
-PREFERRED = ("mahalanobis", "strip")
+PREFERRED: Mapping[Takes, tuple[str, ...]] = {
+    "images": ("guard.mahalanobis", "guard.strip"),
+    "prompts": ("text.guard.mahalanobis",),
+    "texts with labels": ("text.guard.rap",),
+}
 """What is fitted where no method is named: the first that can be, by how well they do on the bench."""
 
 
 def fit(
-    model: TorchClassifier | LanguageModel,
+    model: TorchClassifier | LanguageModel | TextClassifier,
     trusted: Data,
     out: Path,
     *,
@@ -35,17 +42,18 @@ def fit(
 ) -> Record:
     """Fit a guard on trusted samples and write it to `out`; raises OstiaryError for unusable inputs.
 
-    Without a `method` it is the first of `PREFERRED` whose needs are met; of a language model that of its hidden state.
+    Without a `method` it is the first of `PREFERRED` whose needs are met.
     """
     refuse_existing(out)
-    text = isinstance(model, LanguageModel)
+    takes = _takes(model)
+    text = takes != "images"
     have = _have(model, trusted)
-    if method is None and text:
-        method = PREFERRED[0]
-    elif method is None:
-        fitting = (name for name in PREFERRED if method_class("guard", name).card.needs.unmet(have) is None)
-        method = next(fitting, PREFERRED[0])
+    if method is None:
+        preferred = PREFERRED[takes]
+        fitting = (name for name in preferred if method_class("guard", name).card.needs.unmet(have) is None)
+        method = next(fitting, preferred[0])
     chosen = resolve("guard", method, text=text)
+    _check_method(chosen, takes)
     extra = {resolve("guard", name, text=text): dict(values) for name, values in (params or {}).items()}
     built = make("guard", chosen, extra.get(chosen, {}))
     session = start("guard", model, options, {"method": chosen}, [chosen], trusted=trusted)
@@ -60,8 +68,27 @@ def fit(
     return session.finish()
 
 
-def _have(model: TorchClassifier | LanguageModel, data: Data) -> Have:
+def _takes(model: object) -> Takes:
+    if isinstance(model, LanguageModel):
+        return "prompts"
+    return "texts with labels" if isinstance(model, TextClassifier) else "images"
+
+
+def _check_method(chosen: str, takes: Takes) -> None:
+    """Raise ConfigError for a guard of language models on a classifier of texts, or the reverse."""
+    own = method_class("guard", chosen).fitted.takes
+    if own != takes and "images" not in (own, takes):
+        fine = (key for key in methods("guard") if method_class("guard", key).fitted.takes == takes)
+        raise ConfigError(
+            f"'{chosen}' is for models that take {own}, this one takes {takes}",
+            hint=f"for this model: {', '.join(sorted(fine))}",
+        )
+
+
+def _have(model: TorchClassifier | LanguageModel | TextClassifier, data: Data) -> Have:
     """What the planner may count on. Raises DataError where model and samples do not fit together."""
+    if isinstance(model, TextClassifier):
+        return have_of_texts(model, data)
     if isinstance(model, LanguageModel) and isinstance(data, TextSet):
         return Have(access="gradients", modality="text", trusted_per_class=len(data))
     if isinstance(model, LanguageModel) or isinstance(data, TextSet):
@@ -70,7 +97,9 @@ def _have(model: TorchClassifier | LanguageModel, data: Data) -> Have:
     return have_of(model, data)
 
 
-def score(model: TorchClassifier | LanguageModel, guard: FittedGuard[Any], data: Data, *, options: Options) -> Record:
+def score(
+    model: TorchClassifier | LanguageModel | TextClassifier, guard: FittedGuard[Any], data: Data, *, options: Options
+) -> Record:
     """Score every sample of `data`; those above the guard's limit are findings; labels and answers are not used.
 
     Raises as `check_model`, and DataError for images of another shape than the model's.

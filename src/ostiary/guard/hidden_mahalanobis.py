@@ -14,7 +14,7 @@ from ostiary.core.run import Run
 from ostiary.core.types import Scores
 from ostiary.data import stratified_rows
 from ostiary.data.texts import TextSet
-from ostiary.guard.fitted import Fitted
+from ostiary.guard.fitted import Fitted, Takes
 from ostiary.models.gaussian import within
 from ostiary.models.language import LanguageModel
 
@@ -44,6 +44,7 @@ class FittedHiddenMahalanobis(Fitted):
     """The mean [1, d] of trusted states, and the matrix [d, d] that whitens them."""
 
     card: ClassVar[Card] = CARD
+    takes: ClassVar[Takes] = "prompts"
     tensors: ClassVar[tuple[str, ...]] = ("means", "whiten")
     scored_at_once: ClassVar[int] = 64
 

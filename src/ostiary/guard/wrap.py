@@ -23,7 +23,7 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """A model and the guard that was fitted to it; call it on images [n, c, h, w] in [0, 1].
+    """A classifier and the guard that was fitted to it; call it on images [n, c, h, w] in [0, 1], or a list of texts.
 
     With `refuse` the answers to flagged inputs are NaN, so that nobody takes them for answers. Raises ModelError when
     the guard was fitted to another model.
@@ -36,7 +36,7 @@ class Guarded:
     def __post_init__(self) -> None:
         self.guard.check_model(self.model)
 
-    def __call__(self, x: Images, /) -> Answers:
+    def __call__(self, x: Images | Sequence[str], /) -> Answers:
         """What the model answers and the guard says of every input."""
         probabilities, scores = self.guard.answer(self.model, x)
         flagged = self.guard.flagged(scores)

@@ -142,9 +142,10 @@ class TextClassifier:
         return self._each(self.rows(texts), self.run)
 
     @torch.no_grad()
-    def predict_rows(self, rows: Sequence[Row]) -> Tensor:
-        """Probabilities [n, k] of rows of tokens."""
-        return self._each(rows, self.run).float().softmax(dim=1)
+    def predict_rows(self, rows: Sequence[Row], *, put: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Probabilities [n, k] of rows of tokens, with `put` as `run_embedded` takes it."""
+        made = self.run if put is None else lambda ids, mask: self.run_embedded(ids, mask, put)
+        return self._each(rows, made).float().softmax(dim=1)
 
     def predict(self, texts: Sequence[str], /) -> Tensor:
         """Probabilities [n, k] of texts."""
