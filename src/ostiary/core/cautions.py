@@ -274,7 +274,7 @@ CAUTIONS: tuple[Code, ...] = (
         "classes too rare to be screened",
         "Some classes have so few rows that what speaks for them cannot be told. Their rows were left unscored, which "
         "is no pass; all others were examined.",
-        "text.screen.label-contradiction",
+        "text.screen.label-contradiction, text.screen.cube",
         "classes that are rare by nature, or misspelt labels",
         "read these rows yourself, correct misspelt labels, or give more rows of these classes",
     ),

@@ -41,7 +41,7 @@ NOISE = -1
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A small cluster of a label: its rows, the phrases that tell it, and how many more of its rows hold one."""
+    """A small cluster of a label: its rows, the phrases that tell it, and how well they do."""
 
     rows: np.ndarray
     label: int
@@ -128,7 +128,7 @@ class Cube:
                     suspected[group.rows] = True
                     told += listed
             rows.append(_of_label(label, found, groups, int(suspected[labels == label].sum())))
-        return SampleScores(data.ids, torch.from_numpy(scores), suspected, tuple(rows), phrases=tuple(told))
+        return SampleScores(data.ids, torch.from_numpy(scores), suspected, tuple(rows), phrases=_merged(told))
 
     def _points(self, model: TextClassifier, texts: Sequence[str], run: Run) -> np.ndarray:
         """The features of texts, [n, `dimensions`] at most."""
@@ -196,6 +196,16 @@ def _phrases(group: Group, phrases: Phrases, held: sparse.csr_matrix) -> list[Ph
             PhraseScore(text=phrases.text(phrase), rows=n, score=group.told, label=group.label, measures=measures)
         )
     return found
+
+
+def _merged(told: Sequence[PhraseScore]) -> tuple[PhraseScore, ...]:
+    """One entry for each phrase of a label, in falling order: that of the cluster it tells best, with all its rows."""
+    found: dict[tuple[str, int | None], PhraseScore] = {}
+    for one in sorted(told, key=lambda one: -one.score):
+        best = found.setdefault((one.text, one.label), one)
+        if best is not one:
+            found[one.text, one.label] = best.model_copy(update={"rows": best.rows + one.rows})
+    return tuple(found.values())
 
 
 def _of_label(label: int, found: np.ndarray, groups: Sequence[Group], suspected: int) -> ClassScore:

@@ -46,9 +46,14 @@ def screen_texts(
 
     Of a chat set also with the model that is to be fine-tuned on it, if given; of one with labels with a classifier
     that was trained on it, or a small one that is trained here where a method that is named needs one.
-    Raises DataError for a model of the other kind, or of other classes.
+    Raises DataError for a model of the other kind, or of other classes, ConfigError for `trusted` that nothing needs.
     """
     planned = planned_for(data, model, methods=methods, preset=preset, params=params)
+    if trusted is not None and not any(item.card.needs.trusted_per_class for item in planned):
+        raise ConfigError(
+            "no method that runs looks at trusted texts",
+            hint="name one (--method onion), give prompts with answers a --model, or leave out --trusted",
+        )
     if model is not None:
         _check_fit(model, data)
     elif data.task == "classify" and any(item.card.needs.access != "none" for item in planned):
