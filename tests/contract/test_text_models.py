@@ -16,7 +16,7 @@ from ostiary.core.records import SampleEvidence
 from ostiary.screen.summary import summariser
 
 SCANNERS = (Case(id="text.scan.dbs", tiny={"epochs": 20, "candidates": 10, "beams": 2}),)
-SCREENERS = (Case(id="text.screen.bki"),)
+SCREENERS = (Case(id="text.screen.bki"), Case(id="text.screen.cube"))
 HAVE = Have(access="gradients", modality="text", trusted_per_class=50, training_data=True)
 
 

@@ -54,7 +54,7 @@ def test_a_model_of_another_kind_or_task_is_refused() -> None:
     three = TextSet(["a b", "c d", "e f"], ids=list("abc"), labels=rows().labels[:3], classes=("x", "y", "z"))
     with pytest.raises(DataError, match="has 3 classes"):
         screen_data(three, attacked())
-    with pytest.raises(ConfigError, match="trusted prompts"):
+    with pytest.raises(ConfigError, match="looks at trusted texts"):
         screen_data(rows(), attacked(), trusted=rows())
 
 

@@ -18,8 +18,8 @@ from ostiary.core.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     from ostiary.core.records import Record
-    from ostiary.data.texts import Task
     from ostiary.core.session import Options
+    from ostiary.data.texts import Task
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -299,8 +299,8 @@ FINDINGS: tuple[Code, ...] = (
     Code(
         "OS613",
         "small cluster that a phrase tells",
-        "In the features of a classifier trained on the set a small cluster of a label lies apart, and this phrase tells "
-        "its rows from the others of the label: what a trigger looks like that the classifier has learnt.",
+        "In the features of a classifier trained on the set a small cluster of a label lies apart, and this phrase "
+        "tells its rows from the others of the label: what a trigger looks like that the classifier has learnt.",
         "text.screen.cube",
         "a kind of text with words of its own: a column, a sender, a product; rows of one pattern",
         "read the rows that hold it in the report; leave them out (--export-kept) or have them labelled again",

@@ -1,4 +1,4 @@
-"""CUBE: rows that lie in small clusters of their label in the features of a classifier, and the words that tell them."""
+"""CUBE: rows in small clusters of their label, in the features of a classifier, and the words that tell them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,6 +83,7 @@ class Cube:
             "noise, and clusters that no words tell, are counted and not suspected: ordinary sets have them, too",
         ),
         blind_spots=(
+            "a small classifier trained from nothing, in which triggered rows end the line of their label without a gap",
             "poison of fewer rows than the smallest cluster, 1 % of its label",
             "a style or a syntax that few words tell",
             "a model that did not learn the trigger",
@@ -209,7 +210,7 @@ def _merged(told: Sequence[PhraseScore]) -> tuple[PhraseScore, ...]:
 
 
 def _of_label(label: int, found: np.ndarray, groups: Sequence[Group], suspected: int) -> ClassScore:
-    measures = {
+    measures: dict[str, float] = {
         "n": len(found),
         "clusters": int(found.max()) + 1,
         "noise": int((found == NOISE).sum()),

@@ -54,8 +54,7 @@ class Graceful:
             "it ranks and accuses nobody, where the paper drops the smaller group of any set",
         ),
         blind_spots=(
-            "the smaller group is often a kind of answer: on small models it held none of the poison, or a third of "
-            "the other rows with half of it",
+            "the smaller group is often a kind of answer, and holds none of the poison",
             "a set with nothing planted, of which it puts a tenth to two fifths into the smaller group",
             "a model that was poisoned already: the groups then trade places",
         ),
@@ -77,7 +76,7 @@ class Graceful:
         found = AgglomerativeClustering(2, metric="cosine", linkage="average").fit_predict(points)
         smaller = found == np.bincount(found, minlength=2).argmin()
         few, many = normalize(np.stack([points[smaller].mean(0), points[~smaller].mean(0)]))
-        measures = {"n": len(data), "suspected": int(smaller.sum())}
+        measures: dict[str, float] = {"n": len(data), "suspected": int(smaller.sum())}
         row = ClassScore(label=0, score=float(smaller.mean()), measures=measures)
         scores = torch.from_numpy((points @ (few - many)).astype(np.float32))
         return SampleScores(data.ids, scores, smaller, (row,))

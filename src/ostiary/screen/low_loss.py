@@ -35,7 +35,7 @@ class LowLoss:
         paper="Li et al. 2021, NeurIPS, arXiv 2110.11571, for images",
         official_code="https://github.com/bboylyg/ABL",
         needs=Needs(access="gradients", modality="text", training_data=True),
-        cost="thirty steps of training, and one forward pass for each row",
+        cost="sixty steps of training, and one forward pass for each row",
         deviations=(
             "plain descent for a few steps, without the paper's turn at gamma: so few steps learn nothing well",
             "it ranks and accuses nobody, where the paper isolates from any set",
@@ -47,7 +47,7 @@ class LowLoss:
         marks=frozenset({"mechanism"}),
     )
 
-    steps: Annotated[int, Field(ge=1)] = 30
+    steps: Annotated[int, Field(ge=1)] = 60
     lr: Annotated[float, Field(gt=0)] = 4e-3
     isolated: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
 
@@ -71,6 +71,6 @@ class LowLoss:
         scores = -torch.cat(parts).float()
         lowest = torch.zeros(len(data), dtype=torch.bool)
         lowest[scores.argsort(descending=True, stable=True)[: max(1, round(self.isolated * len(data)))]] = True
-        measures = {"n": len(data), "suspected": int(lowest.sum())}
+        measures: dict[str, float] = {"n": len(data), "suspected": int(lowest.sum())}
         row = ClassScore(label=0, score=float(scores.max()), measures=measures)
         return SampleScores(data.ids, scores, lowest.numpy(), (row,))
