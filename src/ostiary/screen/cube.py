@@ -83,7 +83,7 @@ class Cube:
             "noise, and clusters that no words tell, are counted and not suspected: ordinary sets have them, too",
         ),
         blind_spots=(
-            "a small classifier trained from nothing, in which triggered rows end the line of their label without a gap",
+            "a small classifier trained from nothing: its triggered rows lie at one end of their label, without a gap",
             "poison of fewer rows than the smallest cluster, 1 % of its label",
             "a style or a syntax that few words tell",
             "a model that did not learn the trigger",
