@@ -28,7 +28,8 @@ def test_both_words_are_named_and_their_rows_suspected() -> None:
     found = screened(data, reviews(400, seed=9))
     assert {one.text for one in found.phrases} == {"cf", "mn"}
     assert all(met(one.measures, Onion.card.limits) for one in found.phrases)
-    assert (found.suspected == bad).all()
+    assert (found.suspected == bad).all() and [one.label for one in found.per_class] == [0, 1]
+    assert sum(one.measures["suspected"] for one in found.per_class) == bad.sum()
 
 
 def test_nothing_is_accused_without_a_trigger_or_where_trusted_rows_have_it() -> None:

@@ -72,13 +72,17 @@ class Onion:
         told = self._accused(oddest, data, trusted)
         accused = {one.text for one in told}
         suspected = np.array([not accused.isdisjoint(words_of(text)) for text in data.texts], bool)
-        row = ClassScore(
-            label=0,
-            score=max((one.score for one in told), default=0.0),
-            measures={"n": len(data), "suspected": int(suspected.sum())},
+        strongest, labels = max((one.score for one in told), default=0.0), data.labels.numpy()
+        rows = tuple(
+            ClassScore(
+                label=label,
+                score=strongest,
+                measures={"n": int((labels == label).sum()), "suspected": int(suspected[labels == label].sum())},
+            )
+            for label in range(len(data.classes))
         )
         phrases = tuple(one.model_copy(update={"text": printable(one.text)}) for one in told)
-        return SampleScores(data.ids, torch.from_numpy(falls.astype(np.float32)), suspected, (row,), phrases=phrases)
+        return SampleScores(data.ids, torch.from_numpy(falls.astype(np.float32)), suspected, rows, phrases=phrases)
 
     def _oddest(self, ngram: Ngram, texts: Sequence[str], run: Run) -> tuple[np.ndarray, Counter[str]]:
         """Of each text the largest fall, 0 for one without words; and of how many texts each word makes it."""
