@@ -2,6 +2,8 @@
 
     make bench-grid GRID=repairs ARGS="--store build/bench/scanners"
     make bench-repair-plan
+    make bench-grid GRID=reference-models
+    make bench-repair-plan ARGS="--grid reference-models --store build/bench/reference-models --rate 0.01"
     python -m benchmarks.repair_plan --summary
 
 Each model is given to the command's own code in a sealed process, with its trusted images and nothing else: it is
@@ -101,13 +103,13 @@ def summarise(records: Records) -> None:
         {row["key"]: row["figures"] for row in records.document["rows"] if row["table"] == table}
         for table in (MODELS, NAMED)
     )
-    for budget in sorted({row["budget"] for row in rows.values()}):
-        own = {key: row for key, row in rows.items() if row["budget"] == budget}
-        _summarise(records, f"{budget} a class", list(own.values()))
+    for data, budget in sorted({(key.split(",")[0], row["budget"]) for key, row in rows.items()}):
+        own = {key: row for key, row in rows.items() if (key.split(",")[0], row["budget"]) == (data, budget)}
+        _summarise(records, f"{data}, {budget} a class", list(own.values()))
         if any(key in named for key in own):
             _summarise(
                 records,
-                f"{budget} a class, what stands out unlearned",
+                f"{data}, {budget} a class, what stands out unlearned",
                 [named.get(key, row) for key, row in own.items()],
             )
 
@@ -147,6 +149,10 @@ def _all(args: argparse.Namespace, records: Records) -> None:
             continue
         if model.kind == "attack" and (success(store, model) or 0.0) <= WORKS:
             continue
+        if args.rate and model.kind == "attack" and model.rate not in args.rate:
+            continue
+        if model.kind != "attack" and model.seed != plan.grid.seeds[0]:
+            continue
         for budget in args.budget or plan.grid.trusted:
             one, threads = _key(model, budget), args.threads or 1
             if not records.has(MODELS, one):
@@ -164,6 +170,7 @@ def main() -> None:
     made.add_argument("--grid", default="repairs", help="name of a grid in benchmarks/grids (default repairs)")
     made.add_argument("--store", type=Path, help="where that grid was run")
     made.add_argument("--budget", type=int, nargs="*", help="trusted images per class (default: the grid's)")
+    made.add_argument("--rate", type=float, nargs="*", help="only attacks at these poison rates")
     args = parse(made)
     if not args.summary and args.store is None:
         made.error("--store is missing")

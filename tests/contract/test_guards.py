@@ -9,6 +9,7 @@ import torch
 from contract_case import EVERYTHING, Case, by_id, check_class, check_json, check_skips, disagreements, same_arrays
 from safetensors.torch import save_file
 from test_language_contracts import GUARDS as OF_LANGUAGE
+from test_text_models import GUARDS as OF_TEXTS
 
 from ostiary.core.errors import FormatError, ModelError, OutputError
 from ostiary.core.execute import execute
@@ -30,7 +31,7 @@ CASES = (
 
 
 def test_files_methods_and_rows_agree() -> None:
-    assert disagreements("guard", CASES + OF_LANGUAGE) == []
+    assert disagreements("guard", CASES + OF_LANGUAGE + OF_TEXTS) == []
 
 
 @by_id(CASES)

@@ -13,7 +13,7 @@ Examples:
   ostiary guard fit model.safetensors --trusted validation/ -o guard.safetensors
   ostiary guard fit model.safetensors --trusted digits --method strip -o guard.safetensors
   ostiary guard fit tuned-model/ --trusted chats.jsonl -o guard.safetensors
-  ostiary guard fit classifier/ --trusted reviews.csv --method onion -o guard.safetensors
+  ostiary guard fit classifier/ --trusted reviews.csv --method rap -o guard.safetensors
   ostiary guard fit net.pth --arch wrn-16-1 --trusted test.parquet -o guard.safetensors
 """
 
@@ -48,7 +48,7 @@ def command() -> None:
 @click.option(
     "--method",
     metavar="ID",
-    help="Guard to fit (default: mahalanobis; strip where that cannot be; of a classifier of texts rap).",
+    help="Guard to fit (default: mahalanobis; strip where that cannot be; texts: onion).",
 )
 @click.option("--set", "sets", multiple=True, metavar="ID.KEY=VALUE", help="Set a parameter of the guard.")
 @common.model_options

@@ -52,7 +52,7 @@ def resolve(verb: str, name: str, *, text: bool = False) -> str:
     for candidate in (name, *(short_ids[::-1] if text else short_ids)):
         if candidate in known:
             return candidate
-    short = [key.removeprefix("text.").removeprefix(f"{verb}.") for key in known]
+    short = {key.removeprefix("text.").removeprefix(f"{verb}.") for key in known}
     close = difflib.get_close_matches(name, [*short, *known], n=1)
     hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(sorted(short))}"
     raise ConfigError(f"no {verb} method is called '{name}'", hint=f"{hint} (`ostiary methods` lists all)")

@@ -26,7 +26,7 @@ LISTED = 1000
 PREFERRED: Mapping[Takes, tuple[str, ...]] = {
     "images": ("guard.mahalanobis", "guard.strip"),
     "prompts": ("text.guard.mahalanobis",),
-    "texts with labels": ("text.guard.rap",),
+    "texts with labels": ("text.guard.onion",),
 }
 """What is fitted where no method is named: the first that can be, by how well they do on the bench."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -54,7 +54,7 @@ class FittedOnion(Fitted):
     texts: ClassVar[tuple[str, ...]] = ("vocabulary",)
 
     corpus: Tensor
-    vocabulary: list[str]
+    vocabulary: Any  # list[str], once it is checked: a file may hold anything
     threshold: float
     model_digest: str
     false_rejection: Rate | None = None

@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ class FittedTextStrip(Fitted):
     scored_at_once: ClassVar[int] = 64
 
     weights: Tensor
-    overlays: list[list[str]]
+    overlays: Any  # list[list[str]], once it is checked: a file may hold anything
     threshold: float
     model_digest: str
     false_rejection: Rate | None = None
@@ -70,7 +70,7 @@ class FittedTextStrip(Fitted):
         if weights.shape != (sum(map(len, words)),) or weights.dtype != torch.float64:
             raise ValueError("not a weight for each of the words")
         if not bool((weights.isfinite() & (weights > 0)).all()):
-            raise ValueError("weights that draw nothing")
+            raise ValueError("weights by which no word can be drawn")
 
     def score(self, model: TextClassifier, texts: Sequence[str], /) -> Scores:
         """Minus the mean entropy in bits of each text's copies; in [-log2 k, 0]."""
