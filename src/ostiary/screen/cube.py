@@ -77,6 +77,7 @@ class Cube:
         code="OS613",
         limits=(Limit(measure="told", low=0.5), Limit(measure="rows", low=8)),
         deviations=(
+            "features are what the last layer takes; OpenBackdoor takes the first token's last hidden state",
             "features are projected by PCA to 20 numbers alone, without UMAP",
             "min_samples is 1 % of the label's rows, 5 or more, where the paper has 100",
             "labels are clustered apart, not all rows at once",
