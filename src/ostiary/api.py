@@ -109,7 +109,7 @@ def screen_data(
     """Rank the samples of a suspect data set; without a model a small one is trained on the set itself.
 
     `data` is a set or what `open_any` takes. Texts are looked at alone; beside prompts and answers `model` may be the
-    language model that is to be fine-tuned on them, and `trusted` some that are no part of them; beside texts with
+    language model that is to be fine-tuned on them; `trusted` are some that are no part of them; beside texts with
     labels it may be a classifier that was trained on them. `task` says what a file of texts is for that has both labels
     and answers.
 
@@ -128,9 +128,9 @@ def screen_data(
 
         beside = _text_model(model, options)
         refuse_beside(model=model if beside is None else None, retrain=retrain)
-        prompts = _prompts(trusted)
-        if prompts is not None and not (isinstance(beside, LanguageModel) and isinstance(prompts, TextSet)):
-            raise ConfigError("trusted prompts are looked at with a language model", hint="give --model, or leave them")
+        rows = open_any(trusted, data.task) if isinstance(trusted, str | Path) else trusted
+        if rows is not None and not isinstance(rows, TextSet):
+            raise DataError("the data are texts, the trusted samples are images", hint="give a set of texts")
         return screen_texts(
             data,
             methods=methods,
@@ -138,7 +138,7 @@ def screen_data(
             params=params,
             options=options,
             model=beside,
-            trusted=prompts,
+            trusted=rows,
         )
     if isinstance(model, LanguageModel | TextClassifier) or isinstance(trusted, TextSet):
         raise DataError("the data are images, the model or the trusted samples are for texts")

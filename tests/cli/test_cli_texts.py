@@ -72,7 +72,7 @@ def test_rows_that_cannot_be_read_are_told_while_a_set_is_poisoned(work: Path) -
 
 BAD = {
     "a model beside texts": (["screen", "chat.jsonl", "--model", "m.safetensors"], "--model is for images"),
-    "trusted beside texts": (["screen", "chat.jsonl", "--trusted", "digits"], "--trusted is for images"),
+    "trusted beside texts": (["screen", "chat.jsonl", "--trusted", "digits"], "no file of texts"),
     "a task of images": (["screen", "digits", "--task", "chat"], "no file of texts"),
     "labels that are not there": (["screen", "chat.jsonl", "--task", "classify"], "nothing to classify by"),
     "an attack on images": (["poison", "chat.jsonl", "--attack", "badnets", "-o", "new"], "is for images"),

@@ -31,7 +31,11 @@ GUARDS = (
     Case(id="text.guard.confguard", tiny={"window": 3, "steps": 12}),
     Case(id="text.guard.mahalanobis"),
 )
-SCREENERS = (Case(id="text.screen.gradsentry"),)
+SCREENERS = (
+    Case(id="text.screen.graceful"),
+    Case(id="text.screen.gradsentry"),
+    Case(id="text.screen.low-loss", tiny={"steps": 5}),
+)
 ALL = Have(access="gradients", modality="text", trusted_per_class=60, training_data=True, trigger=True)
 
 

@@ -31,9 +31,11 @@ SCREENERS = (
     Case(id="text.screen.label-contradiction"),
     Case(id="text.screen.repeated-answers"),
 )
-TEXTS = Have(access="none", modality="text", training_data=True)
-LABELS = "text.screen.label-contradiction"
+BESIDE = (Case(id="text.screen.onion"),)
+"""Screeners that hold a set of either kind against trusted texts."""
 N = 200
+TEXTS = Have(access="none", modality="text", training_data=True, trusted_per_class=N)
+LABELS = "text.screen.label-contradiction"
 THINGS = ["river", "bread", "violin", "planet", "garden", "train", "novel", "goal", "castle", "doctor"]
 
 
@@ -51,6 +53,10 @@ def answered(n: int = N) -> TextSet:
     return TextSet(base.texts, ids=base.ids, answers=[text[::-1] for text in base.texts], name="made")
 
 
+def trusted() -> TextSet:
+    return answered(60)
+
+
 def fitting(case: Case) -> TextSet:
     return labelled() if case.id == LABELS else answered()
 
@@ -58,7 +64,7 @@ def fitting(case: Case) -> TextSet:
 def screened(case: Case, data: TextSet) -> Outcome:
     method = case.build()
     summarise = summariser(data, method.card)
-    return execute(method, data, None, None, run=case.run(), have=TEXTS, classes=data.classes, summarise=summarise)
+    return execute(method, data, None, trusted(), run=case.run(), have=TEXTS, classes=data.classes, summarise=summarise)
 
 
 @by_id(ATTACKS + CONTROLS)
@@ -66,7 +72,7 @@ def test_an_attack_is_whole(case: Case) -> None:
     check_class(case, DataAttack)
 
 
-@by_id(SCREENERS)
+@by_id(SCREENERS + BESIDE)
 def test_a_screener_is_whole(case: Case) -> None:
     check_class(case, DataDetector)
 
@@ -180,7 +186,7 @@ def test_a_control_poisons_no_row_and_its_truth_comes_back(case: Case, tmp_path:
         case.build(habit="refusal").poison(clean, run=case.run())
 
 
-@by_id(SCREENERS)
+@by_id(SCREENERS + BESIDE)
 def test_a_screener_scores_every_row_and_says_what_it_examined(case: Case) -> None:
     data = fitting(case)
     twice = [screened(case, data) for _ in range(2)]
@@ -203,13 +209,13 @@ def test_the_other_kind_of_set_and_a_tiny_one_are_skipped_with_a_reason(case: Ca
             case.build().screen(data, None, None, run=case.run())
 
 
-@by_id(SCREENERS)
+@by_id(SCREENERS + BESIDE)
 def test_images_are_skipped(case: Case) -> None:
     outcome = execute(case.build(), None, None, None, run=case.run(), have=EVERYTHING)
     assert outcome.result.status == "skipped" and "text" in str(outcome.result.reason)
 
 
-@by_id(SCREENERS)
+@by_id(SCREENERS + BESIDE)
 @pytest.mark.parametrize("text", ["", "same words here", "\x00\u202e<script>"], ids=["empty", "equal", "odd"])
 def test_texts_without_anything_in_them_give_a_reason_or_no_finding(case: Case, text: str) -> None:
     texts = [text] * 60
@@ -219,8 +225,8 @@ def test_texts_without_anything_in_them_give_a_reason_or_no_finding(case: Case, 
         if case.id == LABELS
         else TextSet(texts, ids=ids, answers=texts)
     )
-    outcome = execute(
-        case.build(), data, None, None, run=case.run(), have=TEXTS, summarise=summariser(data, case.build().card)
-    )
+    summarise = summariser(data, case.build().card)
+    beside = data.subset(list(range(30)))
+    outcome = execute(case.build(), data, None, beside, run=case.run(), have=TEXTS, summarise=summarise)
     assert outcome.result.status in ("ok", "skipped"), outcome.result.reason
     assert outcome.result.findings == ()

@@ -20,7 +20,7 @@ from ostiary.guard.fitted import load_guard
 from ostiary.screen.summary import summariser
 
 SCANNERS = (Case(id="text.scan.dbs", tiny={"epochs": 20, "candidates": 10, "beams": 2}),)
-SCREENERS = (Case(id="text.screen.bki"),)
+SCREENERS = (Case(id="text.screen.bki"), Case(id="text.screen.cube"))
 GUARDS = (
     Case(id="text.guard.onion"),
     Case(id="text.guard.rap", tiny={"steps": 20}),

@@ -10,7 +10,7 @@ from text_case import chat, reviews
 
 from ostiary.api import repair_model, screen_data
 from ostiary.core.errors import ConfigError, DataError
-from ostiary.data import TextSet
+from ostiary.data import TextSet, digits
 from ostiary.models.text_folder import save_text_classifier
 from ostiary.screen import texts as flow
 
@@ -54,8 +54,19 @@ def test_a_model_of_another_kind_or_task_is_refused() -> None:
     three = TextSet(["a b", "c d", "e f"], ids=list("abc"), labels=rows().labels[:3], classes=("x", "y", "z"))
     with pytest.raises(DataError, match="has 3 classes"):
         screen_data(three, attacked())
-    with pytest.raises(ConfigError, match="trusted prompts"):
+    with pytest.raises(DataError, match="the trusted samples are images"):
+        screen_data(rows(), trusted=digits("test"))
+    with pytest.raises(ConfigError, match="looks at trusted texts"):
         screen_data(rows(), attacked(), trusted=rows())
+
+
+def test_trusted_texts_are_for_the_method_that_looks_at_them() -> None:
+    record = screen_data(rows(), methods=["onion"], trusted=reviews(200, seed=9))
+    assert record.results[0].status == "ok" and "model" not in record.digests and "trusted" in record.digests
+    assert [one.subject for one in record.results[0].findings] == ["phrase:cf"] and record.verdict == "suspect"
+    alone = screen_data(rows(), methods=["onion"])
+    assert alone.results[0].status == "skipped" and "trusted samples" in str(alone.results[0].reason)
+    assert alone.verdict == "incomplete"
 
 
 def test_a_base_is_for_the_repairs_that_go_by_one(tmp_path: Path) -> None:

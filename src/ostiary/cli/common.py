@@ -19,6 +19,7 @@ from ostiary.core.errors import ConfigError, OutputError
 if TYPE_CHECKING:
     from ostiary.core.records import Record
     from ostiary.core.session import Options
+    from ostiary.data.texts import Task
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -243,15 +244,15 @@ def is_text_classifier(path: str) -> bool:
     return is_text_classifier_folder(Path(path))
 
 
-def open_prompts(spec: str | None, limit: int | None, seed: int) -> Any:
-    """The trusted prompts and answers that a command names, `limit` of them; None for none."""
+def open_prompts(spec: str | None, limit: int | None, seed: int, *, task: "Task" = "chat") -> Any:
+    """The trusted prompts and answers that a command names, or texts with labels, `limit` of them; None for none."""
     import torch
 
     from ostiary.data import open_any
 
     if spec is None:
         return None
-    data = open_any(spec, "chat")
+    data = open_any(spec, task)
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     return data if limit is None else data.subset(order[:limit])
 

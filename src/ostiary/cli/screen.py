@@ -27,6 +27,7 @@ Examples:
   ostiary screen instructions.jsonl --model base-model/ --trusted chats.jsonl
   ostiary screen reviews.csv --task classify --format json
   ostiary screen reviews.csv --model classifier/ -o report.html
+  ostiary screen reviews.csv --method onion --trusted known-reviews.csv
 
 Without --model a small network is trained on DATA itself first, and the record says so; none is where all methods
 that are named look at the data alone (label-errors, label-conflicts, frequency). With --shards the images are
@@ -34,13 +35,14 @@ never held by one process: jobs compute the model's features, which are then jud
 
 Texts are screened by themselves, for phrases that decide the answer or the label of the rows that hold them; prompts
 with answers also with the language model that is to be fine-tuned on them, beside trusted ones, and texts with labels
-with a classifier that was trained on them (`--method bki` trains a small one where none is given).
+with a classifier that was trained on them (`--method bki` and `cube` train a small one where none is given).
+`--method onion` looks for words that disturb row after row, beside trusted texts.
 
 What is exported, kept and trained on goes by the list of `screen.fusion` where it finished, else by all methods.
 """
 
-TOGETHER = ("model", "trusted", "retrain", "shards")
-"""What is for images, but with a language model."""
+TOGETHER = ("retrain", "shards")
+"""What is for images."""
 
 
 @click.command("screen", epilog=EPILOG)
@@ -92,7 +94,8 @@ def command(ctx: click.Context, /, data: str, **o: Any) -> None:
         texts = opened if isinstance(opened, TextSet) else None
         if texts:
             refuse_beside(**{key: o[key] for key in _images_only(o["model"])})
-        trusted = (common.open_prompts if texts else common.open_trusted)(o["trusted"], o["limit"], call["seed"])
+        drawn = (o["trusted"], o["limit"], call["seed"])
+        trusted = common.open_prompts(*drawn, task=texts.task) if texts else common.open_trusted(*drawn)
         alone = o["model"] and not o["shards"]
         model = common.open_text_model(o["model"], call["device"], **how) if alone else None
         if o["dry_run"]:
@@ -131,9 +134,8 @@ def _images_only(model: str | None) -> tuple[str, ...]:
     """The options that texts have no use for beside this model."""
     from ostiary.models.text_folder import is_text_classifier_folder
 
-    if model and is_text_classifier_folder(Path(model)):
-        return ("trusted", "retrain", "shards")
-    return ("retrain", "shards") if model and common.is_language(model) else TOGETHER
+    of_texts = model and (is_text_classifier_folder(Path(model)) or common.is_language(model))
+    return TOGETHER if of_texts else ("model", *TOGETHER)
 
 
 def _export(record: "Record", data: "Data", o: dict[str, Any]) -> None:

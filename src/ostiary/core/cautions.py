@@ -274,8 +274,19 @@ CAUTIONS: tuple[Code, ...] = (
         "classes too rare to be screened",
         "Some classes have so few rows that what speaks for them cannot be told. Their rows were left unscored, which "
         "is no pass; all others were examined.",
-        "text.screen.label-contradiction",
+        "text.screen.label-contradiction, text.screen.cube",
         "classes that are rare by nature, or misspelt labels",
         "read these rows yourself, correct misspelt labels, or give more rows of these classes",
+    ),
+    Code(
+        "OS940",
+        "rows that repeat one another",
+        "Many rows of the set have the words of another one, or nearly, or such rows carry different labels or "
+        "answers. What is repeated counts more than once in training, and in most methods here; a planted row that was "
+        "copied looks like this, and so does one beside the row that it was made from. Or they were not counted.",
+        "ostiary screen",
+        "news and reviews that were collected twice; several answers to one prompt, on purpose; templates",
+        "list them with `ostiary manifest report MANIFEST --near FILE`; keep one row of each group, and read those "
+        "whose labels or answers differ",
     ),
 )

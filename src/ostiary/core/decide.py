@@ -162,6 +162,8 @@ TOLD = {
     "beyond": "have the spectrum of a disturbed picture",
     "conflicting": "are nearly equal to a sample with another label",
     "outlying": "hang on it as on no other word",
+    "told": "that hold it lie in a small cluster of their label",
+    "oddest": "hold it, which disturbs them and stands in too few trusted texts",
     "excess": "look like another class",
     "depth": "are learned far sooner than the rest",
     "far": "lie far from the trusted ones",

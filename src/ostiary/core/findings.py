@@ -296,4 +296,22 @@ FINDINGS: tuple[Code, ...] = (
         "an ordinary word that is a strong reason for a label (an insult, a verdict, a ticker)",
         "read the rows that hold it in the report; leave them out (--export-kept) or have them labelled again",
     ),
+    Code(
+        "OS613",
+        "small cluster that a phrase tells",
+        "In the features of a classifier trained on the set a small cluster of a label lies apart, and this phrase "
+        "tells its rows from the others of the label: what a trigger looks like that the classifier has learnt.",
+        "text.screen.cube",
+        "a kind of text with words of its own: a column, a sender, a product; rows of one pattern",
+        "read the rows that hold it in the report; leave them out (--export-kept) or have them labelled again",
+    ),
+    Code(
+        "OS614",
+        "word that disturbs row after row",
+        "Many texts read far better without this word, as an n-gram model of trusted texts tells it, and no trusted "
+        "text has it as often: what a rare trigger word does that was put in anywhere.",
+        "text.screen.onion",
+        "a name, a subject or a spelling that the trusted texts do not have",
+        "give more trusted texts, of the same kind; read the rows that hold it in the report",
+    ),
 )

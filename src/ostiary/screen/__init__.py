@@ -16,7 +16,11 @@ METHODS = {
     "screen.spectre": "ostiary.screen.spectre:Spectre",
     "text.screen.answer-coherence": "ostiary.screen.answer_coherence:AnswerCoherence",
     "text.screen.bki": "ostiary.screen.bki:Bki",
+    "text.screen.cube": "ostiary.screen.cube:Cube",
+    "text.screen.graceful": "ostiary.screen.graceful:Graceful",
     "text.screen.gradsentry": "ostiary.screen.gradsentry:GradSentry",
     "text.screen.label-contradiction": "ostiary.screen.label_contradiction:LabelContradiction",
+    "text.screen.low-loss": "ostiary.screen.low_loss:LowLoss",
+    "text.screen.onion": "ostiary.screen.onion:Onion",
     "text.screen.repeated-answers": "ostiary.screen.repeated_answers:RepeatedAnswers",
 }

@@ -6,14 +6,15 @@ from typing import Any
 
 from ostiary.core.card import Access, Have
 from ostiary.core.catalog import make
-from ostiary.core.errors import ConfigError, DataError
+from ostiary.core.errors import ConfigError, DataError, OutOfTime
 from ostiary.core.plan import Preset, plan
 from ostiary.core.records import Record
-from ostiary.core.session import Options
+from ostiary.core.session import Options, Session
 from ostiary.data.texts import Task, TextSet
 from ostiary.inputs import start
 from ostiary.models.language import LanguageModel
 from ostiary.models.text_classifier import TextClassifier
+from ostiary.screen.duplicates import repeats, told_of
 from ostiary.screen.summary import summariser
 from ostiary.training.text_classifier import quick_text_classifier
 
@@ -45,9 +46,14 @@ def screen_texts(
 
     Of a chat set also with the model that is to be fine-tuned on it, if given; of one with labels with a classifier
     that was trained on it, or a small one that is trained here where a method that is named needs one.
-    Raises DataError for a model of the other kind, or of other classes.
+    Raises DataError for a model of the other kind, or of other classes, ConfigError for `trusted` that nothing needs.
     """
     planned = planned_for(data, model, methods=methods, preset=preset, params=params)
+    if trusted is not None and not any(item.card.needs.trusted_per_class for item in planned):
+        raise ConfigError(
+            "no method that runs looks at trusted texts",
+            hint="name one (--method onion), give prompts with answers a --model, or leave out --trusted",
+        )
     if model is not None:
         _check_fit(model, data)
     elif data.task == "classify" and any(item.card.needs.access != "none" for item in planned):
@@ -56,12 +62,25 @@ def screen_texts(
     config = {"preset": preset, "task": data.task}
     session = start("screen", model, options, config, asked, data=data, trusted=trusted, subject=data.name)
     session.classes = tuple(data.classes)  # of the rows: a language model has none
+    _note_repeats(session, data)
     have = have_of(model, trusted)
     for method in planned:
         if session.interrupted:
             break
         session.execute(method, data, model, trusted, have=have, summarise=summariser(data, method.card))
     return session.finish()
+
+
+def _note_repeats(session: Session, data: TextSet) -> None:
+    """Keep how often rows repeat one another in the record, and say so where it matters."""
+    try:
+        found = repeats(data, session.run)
+    except OutOfTime as error:
+        session.caution("OS940", f"rows that repeat one another were not counted: {error}")
+        return
+    session.config["repeats"] = found.facts()
+    if said := told_of(found, data):
+        session.caution("OS940", said)
 
 
 def _check_fit(model: TextModel, data: TextSet) -> None:

@@ -25,7 +25,7 @@ BLOCK = 4096
 """Sequences of a text that are hashed at a time, so that memory does not grow with its length."""
 SHOWN = 120
 """Characters of a text that a group shows."""
-_WORD = re.compile(r"\w+")
+WORD = re.compile(r"\w+")
 _ODD, _ADD = (
     np.random.default_rng(seed).integers(2**63, size=(BANDS * EACH, 1), dtype=np.uint64) * np.uint64(2) + np.uint64(one)
     for seed, one in ((1, 1), (2, 0))
@@ -104,7 +104,7 @@ def near_groups(path: Path, counts: Counts) -> Iterator[Near]:
 
 def signature(text: str) -> Signature:
     """The least of each of 64 hashes over a text's sequences of three words; of all its words where there are fewer."""
-    words = np.array([zlib.crc32(word.encode()) for word in _WORD.findall(text.lower())] or [0], np.uint64)
+    words = np.array([zlib.crc32(word.encode()) for word in WORD.findall(text.lower())] or [0], np.uint64)
     if len(words) < LENGTH:
         words = np.pad(words, (0, LENGTH - len(words)))
     rolled = sum(words[at : len(words) - LENGTH + 1 + at] * _MIX[at] for at in range(LENGTH))
