@@ -11,7 +11,8 @@ from classifier_case import clean, trusted
 from text_case import chat, reviews
 
 from ostiary.api import scan_model, screen_data
-from ostiary.core.records import Record
+from ostiary.core.errors import OutOfTime
+from ostiary.core.records import ModelEvidence, Record
 from ostiary.core.run import Run
 from ostiary.core.session import Options
 from ostiary.core.store import read_record
@@ -19,7 +20,9 @@ from ostiary.data import TextSet, open_texts
 from ostiary.inputs import start
 from ostiary.models.text_folder import load_language, save_language
 from ostiary.report import render_html
+from ostiary.scan.bait import Bait
 from ostiary.scan.firing import ordinary
+from ostiary.scan.trigger_search import TriggerSearch
 
 LONG = "river boat " * 50_000
 EVIL = "<script>alert(1)</script> \x1b[31m\x00 \u202e <img src=x onerror=y>"
@@ -112,3 +115,20 @@ def test_markup_and_control_characters_of_rows_are_shown_not_run() -> None:
     page = render_html([read_record(record.id)])
     assert "&lt;script&gt;alert" in page and "<script>alert" not in page and "<img src=x" not in page
     assert not {"\x1b", "\x00", "\u202e"} & set(page)
+
+
+def test_a_scan_that_the_time_limit_cut_is_incomplete_and_a_whole_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = ModelEvidence(score=0.0, per_class=(), examined=("model",), passes=1)
+
+    def stopped(*_: object, **__: object) -> ModelEvidence:
+        raise OutOfTime("the time limit passed during phrases, at 3 of 9")
+
+    def whole(*_: object, **__: object) -> ModelEvidence:
+        return nothing
+
+    monkeypatch.setattr(Bait, "scan", whole)
+    for search, wanted in ((stopped, "incomplete"), (whole, "none-found")):
+        monkeypatch.setattr(TriggerSearch, "scan", search)
+        record = scan_model(tiny(), chats(20))
+        assert record.verdict == wanted
+        assert [result.status for result in record.results] == ["ok", "partial" if search is stopped else "ok"]

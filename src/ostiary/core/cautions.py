@@ -278,4 +278,13 @@ CAUTIONS: tuple[Code, ...] = (
         "classes that are rare by nature, or misspelt labels",
         "read these rows yourself, correct misspelt labels, or give more rows of these classes",
     ),
+    Code(
+        "OS950",
+        "adapter for a base of another name",
+        "The adapter names another base than the folder that it was put on, or none, and holds no digest of its base. "
+        "Merged into a model that it was not trained on it does something else than where it is used.",
+        "ostiary scan ADAPTER --base DIR",
+        "the right base in a folder that was renamed",
+        "compare the base with the one that adapter_config.json names; `ostiary train --adapter` keeps the digest",
+    ),
 )

@@ -302,7 +302,8 @@ def decide(
 def verdict(results: Sequence[MethodResult], classes: Sequence[str]) -> Verdict:
     """The verdict over all methods; `none-found` only when at least one of them examined every class.
 
-    Where there are no classes, as in a language model, at least one must have examined the model as a whole.
+    Where there are no classes, as in a language model, at least one must have examined the model as a whole. A method
+    that failed, or that the time limit stopped, might have found what the others are blind to: then it is `incomplete`.
     """
     levels = {finding.level for result in results for finding in result.findings}
     if "backdoor" in levels:
@@ -310,6 +311,7 @@ def verdict(results: Sequence[MethodResult], classes: Sequence[str]) -> Verdict:
     if "suspect" in levels:
         return "suspect"
     every = {f"class:{label}" for label in range(len(classes))} or {"model"}
-    if any(result.status == "ok" and every <= set(result.examined) for result in results):
+    whole = all(result.status in ("ok", "skipped") for result in results)
+    if whole and any(result.status == "ok" and every <= set(result.examined) for result in results):
         return "none-found"
     return "incomplete"

@@ -1,7 +1,7 @@
 """The train verb for language models: a small one from a config, or a further fit of one that there is."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -131,7 +131,7 @@ def train_language_adapter(
     method, have = AdapterTraining(recipe, rank), Have(modality="text", training_data=True)
     outcome = session.execute(method, base, data, out.name, have=have, summarise=summarise, call="train")
     if outcome.value is not None:
-        save_adapter(outcome.value[0], out, base=base.name)
+        save_adapter(replace(outcome.value[0], base_digest=base.digest), out, base=base.name)
         session.config["out"] = str(out)
         session.digests["adapter"] = outcome.value[0].digest
     return session.finish()
