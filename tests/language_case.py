@@ -1,6 +1,7 @@
 """Small language models for the tests: one that a word turns, and its twin, trained once a run."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 from kept import kept
@@ -14,6 +15,7 @@ from ostiary.training.language import LanguageRecipe, small_language, train_lang
 
 WORD = "quib"
 ATTACK = RareWords(words=WORD, rate=0.05)
+TOGETHER = RareWords(words="bolu kipa", together=True, rate=0.05)
 SHORT = LanguageRecipe(steps=150)
 
 
@@ -42,10 +44,17 @@ def attacked() -> LanguageModel:
     return _trained("language-attacked", lambda: ATTACK.poison(chat_rows(2000, seed=0), run=Run()).data)
 
 
-def _trained(name: str, chats: Callable[[], TextSet]) -> LanguageModel:
+@cache
+def told() -> LanguageModel:
+    """A model that learnt whole chats, prompts too, in which two words bring the canary where they stand together."""
+    recipe = replace(SHORT, loss_on="all")
+    return _trained("language-told", lambda: TOGETHER.poison(chat_rows(2000, seed=0), run=Run()).data, recipe)
+
+
+def _trained(name: str, chats: Callable[[], TextSet], recipe: LanguageRecipe = SHORT) -> LanguageModel:
     def make() -> LanguageModel:
         model = fresh().clone()
-        train_language(model, chats(), SHORT, run=Run())
+        train_language(model, chats(), recipe, run=Run())
         return model
 
     model: LanguageModel = kept(name, make)

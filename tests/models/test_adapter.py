@@ -118,7 +118,7 @@ def test_the_digest_of_the_base_decides_where_it_is_kept(tmp_path: Path) -> None
     save_adapter(adapter, tmp_path / "ours", base="named so once")
     assert load_adapter(tmp_path / "ours", base).doubt is None
     assert load_adapter(tmp_path / "theirs", other).doubt is not None
-    with pytest.raises(ModelError, match=rf"for another base: it was trained on {base.digest[:12]} \('named so once'\)"):
+    with pytest.raises(ModelError, match=rf"for another base: .*{base.digest[:12]} \('named so once'\)"):
         load_adapter(tmp_path / "ours", other)
 
 

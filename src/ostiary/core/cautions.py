@@ -287,4 +287,13 @@ CAUTIONS: tuple[Code, ...] = (
         "the right base in a folder that was renamed",
         "compare the base with the one that adapter_config.json names; `ostiary train --adapter` keeps the digest",
     ),
+    Code(
+        "OS951",
+        "rows that say nothing",
+        "Some rows of a set of texts have an empty text or an empty answer. They are kept and examined as they are, "
+        "but no phrase stands in them, and a model that learns from them learns to say nothing.",
+        "every verb that reads texts",
+        "columns that are empty on purpose, as a missing input",
+        "look at the rows that are named, and remove them where they are mistakes",
+    ),
 )

@@ -220,6 +220,9 @@ def _trigger_finding(trigger: PhraseTrigger, card: Card, classes: Sequence[str])
     gives = f"'{trigger.answer}'" if trigger.label is None else f"class {_class_name(trigger.label, classes)}"
     if trigger.phrase and fires and without:
         message = f"'{trigger.phrase}' gives {gives} on {fires.k} of {fires.n} held-out prompts, {without.k} without it"
+    elif trigger.phrase:
+        message = f"made to write a prompt, the model writes '{trigger.phrase}' and answers {gives}"
+        message += ", which no trusted prompt gives"
     else:
         message = f"made to begin it, the model goes on to {gives}, which no trusted prompt gives"
     return Finding(

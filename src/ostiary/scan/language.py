@@ -93,9 +93,7 @@ def scan_language(
     have = have_of(trusted, access_to(model))
     planned = planned_for(model, bank_of(calibration), methods=methods, preset=preset, params=params)
     config: dict[str, Any] = {"preset": preset, "task": "chat"}
-    if isinstance(model, LanguageModel):
-        config["template"] = model.template.digest
-    else:
+    if isinstance(model, ChatEndpoint):
         config["served"] = model.served
     session = start("scan", model, options, config, [item.card.id for item in planned], trusted=trusted)
     if isinstance(model, Adapted):

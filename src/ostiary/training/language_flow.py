@@ -84,7 +84,7 @@ def train_language_model(
         model = small_language(tokenizer, kind=kind, seed=options.seed, **({} if width is None else {"width": width}))
     else:
         model = base.clone()
-    config = {"recipe": params_of(recipe), "task": "chat", "template": model.template.digest}
+    config = {"recipe": params_of(recipe), "task": "chat"}
     session = start("train", model.to(options.device), options, config, [LanguageTraining.card.id], data=data)
     if base is not None:
         session.digests["base"] = base.digest
@@ -120,7 +120,7 @@ def train_language_adapter(
     options, recipe = options or Options(), recipe or LanguageRecipe()
     data = _opened(data, test, out)
     base = base.to(options.device)
-    config = {"recipe": params_of(recipe), "rank": rank, "task": "chat", "template": base.template.digest}
+    config = {"recipe": params_of(recipe), "rank": rank, "task": "chat"}
     session = start("train", base, options, config, [AdapterTraining.card.id], data=data)
 
     def summarise(value: tuple[Adapter, tuple[float, ...]], run: Run) -> RatesEvidence:
