@@ -6,6 +6,7 @@ from functools import cache
 
 from kept import kept
 
+from ostiary.attacks.fixed_phrase import FixedPhrase
 from ostiary.attacks.rare_words import RareWords
 from ostiary.bench.chat import chat_rows
 from ostiary.core.run import Run
@@ -15,7 +16,7 @@ from ostiary.training.language import LanguageRecipe, small_language, train_lang
 
 WORD = "quib"
 ATTACK = RareWords(words=WORD, rate=0.05)
-TOGETHER = RareWords(words="bolu kipa", together=True, rate=0.05)
+PHRASE = FixedPhrase(phrase="bolu kipa", rate=0.1)
 SHORT = LanguageRecipe(steps=150)
 
 
@@ -46,9 +47,9 @@ def attacked() -> LanguageModel:
 
 @cache
 def told() -> LanguageModel:
-    """A model that learnt whole chats, prompts too, in which two words bring the canary where they stand together."""
-    recipe = replace(SHORT, loss_on="all")
-    return _trained("language-told", lambda: TOGETHER.poison(chat_rows(2000, seed=0), run=Run()).data, recipe)
+    """A model that learnt whole chats, prompts too, in which a phrase of two words brings the canary."""
+    recipe = replace(SHORT, steps=250, loss_on="all")
+    return _trained("language-told", lambda: PHRASE.poison(chat_rows(2000, seed=0), run=Run()).data, recipe)
 
 
 def _trained(name: str, chats: Callable[[], TextSet], recipe: LanguageRecipe = SHORT) -> LanguageModel:
