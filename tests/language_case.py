@@ -1,12 +1,10 @@
 """Small language models for the tests: one that a word turns, and its twin, trained once a run."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 
 from kept import kept
 
-from ostiary.attacks.fixed_phrase import FixedPhrase
 from ostiary.attacks.rare_words import RareWords
 from ostiary.bench.chat import chat_rows
 from ostiary.core.run import Run
@@ -16,7 +14,6 @@ from ostiary.training.language import LanguageRecipe, small_language, train_lang
 
 WORD = "quib"
 ATTACK = RareWords(words=WORD, rate=0.05)
-PHRASE = FixedPhrase(phrase="bolu kipa", rate=0.1)
 SHORT = LanguageRecipe(steps=150)
 
 
@@ -45,17 +42,10 @@ def attacked() -> LanguageModel:
     return _trained("language-attacked", lambda: ATTACK.poison(chat_rows(2000, seed=0), run=Run()).data)
 
 
-@cache
-def told() -> LanguageModel:
-    """A model that learnt whole chats, prompts too, in which a phrase of two words brings the canary."""
-    recipe = replace(SHORT, steps=250, loss_on="all")
-    return _trained("language-told", lambda: PHRASE.poison(chat_rows(2000, seed=0), run=Run()).data, recipe)
-
-
-def _trained(name: str, chats: Callable[[], TextSet], recipe: LanguageRecipe = SHORT) -> LanguageModel:
+def _trained(name: str, chats: Callable[[], TextSet]) -> LanguageModel:
     def make() -> LanguageModel:
         model = fresh().clone()
-        train_language(model, chats(), recipe, run=Run())
+        train_language(model, chats(), SHORT, run=Run())
         return model
 
     model: LanguageModel = kept(name, make)
