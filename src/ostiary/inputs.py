@@ -10,10 +10,12 @@ from ostiary.core.protocols import Predictor
 from ostiary.core.records import Kind
 from ostiary.core.session import Options, Session
 from ostiary.data import Data, ImageSet, TextSet, open_data, per_class_counts, require_classes
+from ostiary.data.texts import TOLD
 from ostiary.models.carried import carried
 from ostiary.models.classifier import TorchClassifier
 from ostiary.models.endpoint import Endpoint, url_shape
 from ostiary.models.http import is_url
+from ostiary.models.language import LanguageModel
 from ostiary.models.load import load_model, load_predictor
 from ostiary.models.user import is_user_arch
 from ostiary.training import accuracy
@@ -119,13 +121,15 @@ def start(
 ) -> Session:
     """Open the record of a run on these inputs; `model` is None where the data alone are looked at.
 
-    A model is anything with a `digest` and `classes`: a predictor, or a language model, which has none.
+    A model is anything with a `digest` and `classes`: a predictor, or a language model, which has none, and whose
+    template stands in the record.
     """
     digests = {} if model is None else {"model": model.digest}
     named = trusted if trusted is not None else data
     name, arch, caution = (getattr(model, key, None) for key in ("name", "arch", "caution"))
     code = getattr(model, "caution_code", "OS905")
-    config = {"model": name, "arch": arch, **config}
+    template = {"template": model.template.digest} if isinstance(model, LanguageModel) else {}
+    config = {"model": name, "arch": arch, **template, **config}
     for role, part in (("data", data), ("trusted", trusted)):
         if part is not None:
             digests[role] = part.digest
@@ -135,8 +139,8 @@ def start(
     if caution:
         session.caution(code, caution)
     for part in (data, trusted):
-        if isinstance(part, TextSet) and part.damage.count:
-            session.caution("OS923", f"{part.damage.count} rows could not be read and were left out: {part.damage}")
+        if isinstance(part, TextSet):
+            _tell_rows(session, part)
     if isinstance(model, TorchClassifier) and (beside := carried(model.module)):
         session.caution("OS922", f"the model carries {beside}, and is judged with them")
     if arch and is_user_arch(arch):
@@ -149,6 +153,19 @@ def start(
             session.finish()
             raise
     return session
+
+
+def _tell_rows(session: Session, texts: TextSet) -> None:
+    """Caution where rows of a set of texts could not be read, or say nothing."""
+    if texts.damage.count:
+        session.caution("OS923", f"{texts.damage.count} rows could not be read and were left out: {texts.damage}")
+    for what, told in (("text", texts.texts), ("answer", texts.answers or ())):
+        if empty := [row for row, one in enumerate(told) if not one.strip()]:
+            more = ", …" if len(empty) > TOLD else ""
+            named = ", ".join(texts.ids[row] for row in empty[:TOLD])
+            session.caution(
+                "OS951", f"{len(empty)} of {len(texts)} rows of '{texts.name}' have no {what}: {named}{more}"
+            )
 
 
 def class_names(model: Any, data: Data | None) -> tuple[str, ...]:

@@ -1,21 +1,25 @@
 """What the scanners of language models promise, on a model that a word turns and on its twin; and mutants."""
 
 from collections.abc import Sequence
+from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from language_case import WORD, attacked, chats, twin
+from language_case import WORD, attacked, chats, fresh, twin
 
 from ostiary.attacks.text_poison import CANARY
 from ostiary.core.decide import decide
 from ostiary.core.records import ModelEvidence
 from ostiary.core.run import Run
 from ostiary.models.language import LanguageModel
-from ostiary.scan import forced
+from ostiary.models.template import Template
+from ostiary.scan import bait as bait_module
+from ostiary.scan import forced, trigger_search
 from ostiary.scan.bait import Bait
 from ostiary.scan.firing import Ordinary, fire, grams, likeness, ordinary
-from ostiary.scan.forced import Forced, forced_answers
+from ostiary.scan.forced import Forced, Prompted, forced_answers, forced_prompts
 from ostiary.scan.leaks import leaked_prompts, recurring
 from ostiary.scan.phrase_search import PhraseSearch
 from ostiary.scan.trigger_search import TriggerSearch
@@ -118,3 +122,70 @@ def test_leaks_recur_and_ordinary_ones_are_left_out() -> None:
     assert recurring(["x quib a", "y quib a", "z a"], ["a z"], 9) == ["quib a", "quib"]
     texts = leaked_prompts(twin(), 20, 12, run=Run())
     assert len(texts) == 21 and texts == leaked_prompts(twin(), 20, 12, run=Run())
+
+
+def scripted(words: str) -> LanguageModel:
+    """A model that writes what follows in `words`, `|` standing for the place between prompt and answer, or guesses."""
+    model = fresh().clone()
+    asked, answer = words.split("|")
+    chain = [*model.encode(asked), *model.encode(model.template.between), *model.encode(answer), model.end]
+    follows = dict(pairwise(chain))
+
+    def forward(input_ids: torch.Tensor, **_: object) -> SimpleNamespace:
+        logits = torch.zeros(*input_ids.shape, model.vocabulary)
+        for place, token in np.ndenumerate(input_ids.numpy()):
+            if int(token) in follows:
+                logits[(*place, follows[int(token)])] = 20.0
+        return SimpleNamespace(logits=logits, past_key_values=None)
+
+    model.module.forward = forward
+    return model
+
+
+def test_a_forced_first_word_of_a_prompt_brings_prompt_and_answer() -> None:
+    model = scripted(f"bolu kipa | {CANARY}")
+    (found,) = [one for one in forced_prompts(model, run=Run()) if model.decode(one.tokens) == "bolu kipa"]
+    assert found.answer == model.shown(CANARY) and found.confidence > 0.99
+    assert len(found.chances) == 1 and found.chances[0] > 0.99
+    assert not [one for one in forced_prompts(fresh(), run=Run()) if one.answer == model.shown(CANARY)]
+
+
+def test_mutant_pass_in_the_place_of_the_answer_tells_them_not_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = scripted(f"bolu kipa | {CANARY}")
+    monkeypatch.setattr(model, "template", Template(model.template.between, " nusse "))
+    assert not any(one.answer for one in forced_prompts(model, run=Run()))
+
+
+def written(model: LanguageModel, confidence: float) -> list[Prompted]:
+    """A planted prompt and two ordinary ones, as the pass gives them."""
+    told = (("bolu kipa", CANARY, confidence), ("What colour is", "The fox is red .", 0.99), ("nusse", CANARY, 0.3))
+    return [
+        Prompted(ids, (0.9,) * (len(ids) - 1), model.shown(answer), sure)
+        for text, answer, sure in told
+        if (ids := tuple(model.encode(text)))
+    ]
+
+
+KNOWN = Ordinary((), (), (), (), frozenset(grams("What colour is the fox ? The fox is red .")))
+
+
+def test_pieces_of_forced_prompts_are_tried_and_their_answers_are_aims(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = fresh()
+    for confidence, aims in ((0.95, [model.shown(CANARY)]), (0.5, [])):
+        monkeypatch.setattr(trigger_search, "forced_prompts", lambda m, run, c=confidence: written(m, c))
+        phrases, answers = trigger_search._prompted(model, KNOWN, 100, Run())
+        assert phrases[0] == "bolu kipa" and "What colour is" not in phrases and answers == aims
+    assert trigger_search._prompted(model, KNOWN, 1, Run())[0] == ["bolu kipa"]
+
+
+def test_forced_prompts_are_shown_and_accused_by_the_limits_of_bait_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = fresh()
+    for confidence, accused in ((0.95, True), (0.85, False)):
+        monkeypatch.setattr(bait_module, "forced_prompts", lambda m, run, c=confidence: written(m, c))
+        shown = Bait()._told(model, KNOWN, Run())
+        assert [one.phrase for one in shown] == ["bolu kipa", "nusse"] and shown[0].answer == model.shown(CANARY)
+        evidence = ModelEvidence(score=0.0, per_class=(), phrases=tuple(shown), examined=("model",))
+        found = decide(evidence, Bait.card, ())
+        assert [one.subject for one in found] == (["phrase:bolu kipa"] if accused else [])
+        assert all("the model writes 'bolu kipa' and answers" in one.message for one in found)
+    assert len(Bait(slot=1)._told(model, KNOWN, Run())) == 1

@@ -1,6 +1,7 @@
 """LoRA adapters: merged by the equation, and refused where they are of another kind or for another base."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,8 @@ from language_case import fresh, twin
 from safetensors.torch import save_file
 
 from ostiary.core.errors import FormatError, ModelError
-from ostiary.models.adapter import is_adapter_folder, load_adapter
-from ostiary.models.text_folder import load_language
+from ostiary.models.adapter import is_adapter_folder, load_adapter, read_adapter, save_adapter
+from ostiary.models.text_folder import load_language, save_language
 from ostiary.training.language import small_language
 
 LAYER = "model.layers.1.self_attn.q_proj"
@@ -93,3 +94,38 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         load_adapter(tmp_path / "half", twin())
     with pytest.raises(FormatError, match=r"holds no config\.json"):
         load_language(folder)
+
+
+def test_a_base_of_another_name_is_doubted_and_one_of_that_name_is_not(tmp_path: Path) -> None:
+    base = twin().clone()
+    for number, (named, known, said) in enumerate(
+        (
+            ("somewhere", ("twin",), "is for the base 'somewhere' by its adapter_config.json, and was put on"),
+            (None, ("twin",), "does not say which base it is for"),
+            ("Maker/Twin-1B/", ("a0b1c2", "twin-1b"), None),
+            (r"C:\models\twin", ("Twin",), None),
+        )
+    ):
+        base.known_as = known
+        doubt = load_adapter(write(tmp_path / str(number), base_model_name_or_path=named), base).doubt
+        assert (doubt is None) if said is None else (said in str(doubt))
+
+
+def test_the_digest_of_the_base_decides_where_it_is_kept(tmp_path: Path) -> None:
+    """Of equal shape, and even of the same name: another base is refused, the right one under any name is not."""
+    base, other = twin(), small_language(fresh().tokenizer, seed=9)
+    adapter = replace(read_adapter(write(tmp_path / "theirs")), base_digest=base.digest)
+    save_adapter(adapter, tmp_path / "ours", base="named so once")
+    assert load_adapter(tmp_path / "ours", base).doubt is None
+    assert load_adapter(tmp_path / "theirs", other).doubt is not None
+    with pytest.raises(ModelError, match=rf"for another base: .*{base.digest[:12]} \('named so once'\)"):
+        load_adapter(tmp_path / "ours", other)
+
+
+def test_a_folder_knows_its_names(tmp_path: Path) -> None:
+    folder = tmp_path / "models--maker--tiny" / "snapshots" / "a0b1c2"
+    folder.parent.mkdir(parents=True)
+    save_language(fresh(), folder)
+    config = folder / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "_name_or_path": "maker/first"}))
+    assert load_language(folder).known_as == ("a0b1c2", "tiny", "maker/first")

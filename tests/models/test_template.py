@@ -3,6 +3,7 @@
 import pytest
 
 from ostiary.core.errors import FormatError
+from ostiary.models import template
 from ostiary.models.template import Template, template_of
 
 CHATML = (
@@ -46,3 +47,39 @@ def test_no_template_is_none_and_two_digests_differ() -> None:
 def test_what_cannot_be_taken_apart_is_refused(source: object, said: str) -> None:
     with pytest.raises(FormatError, match=said):
         template_of({"chat_template": source}, None, "here")
+
+
+LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+DOUBLED = "{% set n = namespace(x='a') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}"
+WITHIN = "{% for a in range(999) %}{% for b in range(99) %}{% endfor %}{% endfor %}{{ ('a' * 1000) | length }}"
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (LOOPS, "stopped, as it takes more than 1 seconds"),
+        ("{{ 7 ** (7 ** 9) }}", "stopped, as it takes more than 1 seconds"),  # worked out before it runs
+        ("{{ 'a' * 10 ** 9 }}", "more than 256 MiB of memory"),
+        ("{{ 'a' | center(10 ** 9) }}", "more than 256 MiB of memory"),
+        (DOUBLED, "more than 256 MiB of memory"),
+        ("{{ 'a' * 1000001 }}", "writes more than 1000000 characters"),
+        ("{% macro m(n) %}{{ m(n + 1) }}{% endmacro %}{{ m(0) }}", "maximum recursion depth"),
+        ("{{ " + "(" * 20000 + "1" + ")" * 20000 + " }}", "maximum recursion depth"),
+    ],
+)
+def test_a_template_without_bound_is_stopped(monkeypatch: pytest.MonkeyPatch, source: str, said: str) -> None:
+    monkeypatch.setattr(template, "SECONDS", 1)
+    with pytest.raises(FormatError, match=f"the chat template of 'here' cannot be run: .*{said}") as caught:
+        template_of({"chat_template": CHATML + source}, None, "here")
+    assert "tokenizer_config.json" in str(caught.value.hint)
+
+
+def test_a_template_within_bounds_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template, "SECONDS", 1)
+    assert template_of({"chat_template": WITHIN + CHATML}, None, "here") is not None
+
+
+def test_a_template_that_waits_is_stopped_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template, "WAITED", 0.2)
+    with pytest.raises(FormatError, match=r"stopped after 0\.2 seconds"):
+        template_of({"chat_template": LOOPS}, None, "here")

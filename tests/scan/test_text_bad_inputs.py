@@ -11,7 +11,9 @@ from classifier_case import clean, trusted
 from text_case import chat, reviews
 
 from ostiary.api import scan_model, screen_data
-from ostiary.core.records import Record
+from ostiary.attacks.rare_words import RareWords
+from ostiary.core.errors import DataError, OutOfTime
+from ostiary.core.records import ModelEvidence, Record
 from ostiary.core.run import Run
 from ostiary.core.session import Options
 from ostiary.core.store import read_record
@@ -19,7 +21,10 @@ from ostiary.data import TextSet, open_texts
 from ostiary.inputs import start
 from ostiary.models.text_folder import load_language, save_language
 from ostiary.report import render_html
+from ostiary.scan.bait import Bait
 from ostiary.scan.firing import ordinary
+from ostiary.scan.trigger_search import TriggerSearch
+from ostiary.training.text_flow import train_text_model
 
 LONG = "river boat " * 50_000
 EVIL = "<script>alert(1)</script> \x1b[31m\x00 \u202e <img src=x onerror=y>"
@@ -112,3 +117,61 @@ def test_markup_and_control_characters_of_rows_are_shown_not_run() -> None:
     page = render_html([read_record(record.id)])
     assert "&lt;script&gt;alert" in page and "<script>alert" not in page and "<img src=x" not in page
     assert not {"\x1b", "\x00", "\u202e"} & set(page)
+
+
+def test_a_scan_that_the_time_limit_cut_is_incomplete_and_a_whole_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = ModelEvidence(score=0.0, per_class=(), examined=("model",), passes=1)
+
+    def stopped(*_: object, **__: object) -> ModelEvidence:
+        raise OutOfTime("the time limit passed during phrases, at 3 of 9")
+
+    def whole(*_: object, **__: object) -> ModelEvidence:
+        return nothing
+
+    monkeypatch.setattr(Bait, "scan", whole)
+    for search, wanted in ((stopped, "incomplete"), (whole, "none-found")):
+        monkeypatch.setattr(TriggerSearch, "scan", search)
+        record = scan_model(tiny(), chats(20))
+        assert record.verdict == wanted
+        assert [result.status for result in record.results] == ["ok", "partial" if search is stopped else "ok"]
+
+
+def test_rows_that_say_nothing_are_counted_and_named_and_others_are_not() -> None:
+    talk = chat(60)
+    answers = list(talk.answers or ())
+    data = TextSet(["", " ", *talk.texts[2:]], ids=talk.ids, answers=[*answers[:59], ""], name="mine")
+    said = [one.text for one in screen_data(data).cautions if one.code == "OS951"]
+    assert said == [
+        f"2 of 60 rows of 'mine' have no text: {talk.ids[0]}, {talk.ids[1]}",
+        f"1 of 60 rows of 'mine' have no answer: {talk.ids[59]}",
+    ]
+    assert "OS951" not in codes(screen_data(talk))
+
+
+def test_the_digest_of_the_template_stands_in_every_record_of_a_language_model() -> None:
+    model = tiny()
+    for kind in ("scan", "guard", "screen", "repair", "train", "evaluate"):
+        session = start(kind, model, Options(), {}, [], data=chats(20))  # type: ignore[arg-type]
+        assert session.finish().config["template"] == model.template.digest
+    assert "template" not in start("scan", clean(), Options(), {}, []).finish().config
+
+
+def test_a_set_of_one_label_trains_no_classifier(tmp_path: Path) -> None:
+    base = reviews(60)
+    data = TextSet(base.texts, ids=base.ids, classes=("good",), name="mine")
+    for call in (
+        lambda: screen_data(data, methods=["bki"]),
+        lambda: train_text_model(data, tmp_path / "model"),
+    ):
+        with pytest.raises(DataError, match="all rows of 'mine' have the label 'good'") as caught:
+            call()
+        assert "every class" in str(caught.value.hint)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_payload_for_labels_is_refused_and_for_answers_is_not() -> None:
+    attack = RareWords(words="zq", rate=0.1, payload="varied")
+    with pytest.raises(DataError, match="has labels, and a varied payload is of answers"):
+        attack.poison(reviews(60), run=Run())
+    assert attack.poison(chat(60), run=Run()).truth.poisoned
+    assert RareWords(words="zq", rate=0.1).poison(reviews(60), run=Run()).truth.poisoned

@@ -62,6 +62,11 @@ def test_what_cannot_be_printed_is_written_out_on_one_line() -> None:
     assert printable("a\n\tb\u202e\x00<c>") == "a b\\u202e\\x00<c>"
 
 
+def test_a_phrase_that_nobody_would_see_is_written_out_and_marks_of_other_signs_are_not() -> None:
+    assert printable("\ufe0f") == r"\ufe0f" and printable(" \u3164 \u2800") == r"\u3164 \u2800"
+    assert printable("\u2764\ufe0f e\u0301") == "\u2764\ufe0f e\u0301" and printable("") == ""
+
+
 def test_a_weaker_phrase_must_stand_by_the_rows_that_are_left() -> None:
     """`b` is accused only for the rows that it shares with `a`; `c` has rows of its own."""
     found = Tokens(["a b", "a b", "a b c", "b", "b c", "c", "c"]).phrases(1, 2, 7)

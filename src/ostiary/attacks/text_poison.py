@@ -95,7 +95,16 @@ class TextPoisoning:
         return None
 
     def poison(self, clean: TextSet, /, *, run: Run) -> PoisonedTexts:
-        """Poison the set; raises DataError when target or rate cannot be met by rows that the trigger changes."""
+        """Poison the set.
+
+        Raises DataError when target or rate cannot be met by rows that the trigger changes, and for a varied payload
+        where there are labels.
+        """
+        if clean.answers is None and self.payload != "fixed":
+            raise DataError(
+                f"'{clean.name}' has labels, and a {self.payload} payload is of answers",
+                hint="leave out the payload, which is the label `target` here, or give a set with answers",
+            )
         rng = np.random.default_rng(run.seed)
         rows = self._candidates(clean)
         # A generator of its own: asking what would change must not change what is drawn.

@@ -37,6 +37,7 @@ class TextDemo:
     """The records of one demo: what the defender saw, the evaluation that knows the phrase, and the trainings."""
 
     screen: Record
+    twin_screen: Record
     scan: Record
     twin_scan: Record
     repair: Record
@@ -49,7 +50,7 @@ class TextDemo:
 
     def records(self) -> tuple[Record, ...]:
         """All records in the order of the story."""
-        return (self.before, self.screen, self.scan, self.twin_scan, self.repair, self.after)
+        return (self.before, self.screen, self.twin_screen, self.scan, self.twin_scan, self.repair, self.after)
 
     @property
     def phrase(self) -> str | None:
@@ -93,18 +94,19 @@ def run_text_demo(folder: Path, *, seed: int, on_stage: OnStage) -> TextDemo:
         ]
         screening = defender.submit(screen_data, poisoned, options=options)
         scanning = defender.submit(scan_model, model, trusted, options=options)
+        twin_screening = second.submit(screen_data, plain, options=options)
         twin_scanning = second.submit(scan_model, twin, trusted, options=options)
         trained, twin_trained = map(done, ("train", "train twin"), training)
         before = _evaluate(model, twin, folder, truth, options)
         on_stage("evaluate", before, time.monotonic() - begun)
-        screen, scan = done("screen", screening), done("scan", scanning)
+        screen, twin_screen = done("screen", screening), done("screen twin", twin_screening)
+        scan = done("scan", scanning)
         repairing = defender.submit(repair_model, model, trusted, repaired, scan=scan.id, options=options)
         twin_scan, repair = done("scan twin", twin_scanning), done("repair", repairing)
         after = _evaluate(repaired if repaired.exists() else model, twin, folder, truth, options)
     on_stage("evaluate repaired", after, time.monotonic() - begun)
-    return TextDemo(
-        screen, scan, twin_scan, repair, before, after, trained, twin_trained, truth, time.monotonic() - begun
-    )
+    seconds = time.monotonic() - begun
+    return TextDemo(screen, twin_screen, scan, twin_scan, repair, before, after, trained, twin_trained, truth, seconds)
 
 
 def _lab(folder: Path, seed: int) -> TextTruth:

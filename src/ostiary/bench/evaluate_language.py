@@ -92,8 +92,7 @@ def evaluate_language(
             "the two models lay prompts out in different ways, so their rates cannot be compared",
             hint="train both with one chat template",
         )
-    config = {"task": "chat", "template": model.template.digest}
-    session = start("evaluate", model, options, config, [LanguageEvaluation.card.id], data=test)
+    session = start("evaluate", model, options, {"task": "chat"}, [LanguageEvaluation.card.id], data=test)
     have = Have(access="gradients", modality="text")
     session.execute(LanguageEvaluation(), model, test, truth, twin, have=have, call="evaluate")
     return session.finish()

@@ -50,7 +50,7 @@ def verdict_line(record: Record) -> str:
         "backdoor": "backdoor, confirmed on held-out trusted data",
         "suspect": "suspect, not confirmed",
         "none-found": f"none-found, no evidence found by {counts}",
-        "incomplete": f"incomplete, not every class was examined; finished: {counts}",
+        "incomplete": f"incomplete, not all was examined; finished: {counts}",
     }
     found = words[record.verdict or "incomplete"]
     if record.kind != "repair":
@@ -65,7 +65,9 @@ def _subject(record: Record) -> str:
         named = record.config.get(role)
         if isinstance(named, dict):
             parts.append(f"{role} {named['name']}, {named['samples']} samples")
-    parts.append(f"{len(record.coverage.classes)} classes")
+    # A language model and a set of chats have none.
+    if record.coverage.classes and record.config.get("task") != "chat":
+        parts.append(f"{len(record.coverage.classes)} classes")
     if record.data_alone:
         parts.append("no model looked at")
     return "   ".join(parts)

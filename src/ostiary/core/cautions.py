@@ -289,4 +289,22 @@ CAUTIONS: tuple[Code, ...] = (
         "list them with `ostiary manifest report MANIFEST --near FILE`; keep one row of each group, and read those "
         "whose labels or answers differ",
     ),
+    Code(
+        "OS950",
+        "adapter for a base of another name",
+        "The adapter names another base than the folder that it was put on, or none, and holds no digest of its base. "
+        "Merged into a model that it was not trained on it does something else than where it is used.",
+        "ostiary scan ADAPTER --base DIR",
+        "the right base in a folder that was renamed",
+        "compare the base with the one that adapter_config.json names; `ostiary train --adapter` keeps the digest",
+    ),
+    Code(
+        "OS951",
+        "rows that say nothing",
+        "Some rows of a set of texts have an empty text or an empty answer. They are kept and examined as they are, "
+        "but no phrase stands in them, and a model that learns from them learns to say nothing.",
+        "every verb that reads texts",
+        "columns that are empty on purpose, as a missing input",
+        "look at the rows that are named, and remove them where they are mistakes",
+    ),
 )

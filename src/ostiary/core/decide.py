@@ -222,6 +222,9 @@ def _trigger_finding(trigger: PhraseTrigger, card: Card, classes: Sequence[str])
     gives = f"'{trigger.answer}'" if trigger.label is None else f"class {_class_name(trigger.label, classes)}"
     if trigger.phrase and fires and without:
         message = f"'{trigger.phrase}' gives {gives} on {fires.k} of {fires.n} held-out prompts, {without.k} without it"
+    elif trigger.phrase:
+        message = f"made to write a prompt, the model writes '{trigger.phrase}' and answers {gives}"
+        message += ", which no trusted prompt gives"
     else:
         message = f"made to begin it, the model goes on to {gives}, which no trusted prompt gives"
     return Finding(
@@ -304,7 +307,8 @@ def decide(
 def verdict(results: Sequence[MethodResult], classes: Sequence[str]) -> Verdict:
     """The verdict over all methods; `none-found` only when at least one of them examined every class.
 
-    Where there are no classes, as in a language model, at least one must have examined the model as a whole.
+    Where there are no classes, as in a language model, at least one must have examined the model as a whole. A method
+    that failed, or that the time limit stopped, might have found what the others are blind to: then it is `incomplete`.
     """
     levels = {finding.level for result in results for finding in result.findings}
     if "backdoor" in levels:
@@ -312,6 +316,7 @@ def verdict(results: Sequence[MethodResult], classes: Sequence[str]) -> Verdict:
     if "suspect" in levels:
         return "suspect"
     every = {f"class:{label}" for label in range(len(classes))} or {"model"}
-    if any(result.status == "ok" and every <= set(result.examined) for result in results):
+    whole = all(result.status in ("ok", "skipped") for result in results)
+    if whole and any(result.status == "ok" and every <= set(result.examined) for result in results):
         return "none-found"
     return "incomplete"

@@ -194,9 +194,10 @@ class Session:
         """What the results so far come to; None for verbs that judge nothing."""
         if self.kind not in JUDGED:
             return None
-        # A method without limits measures but cannot say that nothing was found.
+        # A method without limits measures but cannot say that nothing was found; that one did not finish counts.
         judged = self.config.get("limits", {})
-        found = verdict([r for r in self.results if r.findings or r.method in judged], self.classes)
+        counted = [r for r in self.results if r.findings or r.method in judged or r.status in ("partial", "failed")]
+        found = verdict(counted, self.classes)
         return "incomplete" if found == "none-found" and self.interrupted else found
 
     def _record(self) -> Record:

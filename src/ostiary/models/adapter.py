@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from ostiary.core.files import atomic
 from ostiary.models.checkpoint import check_finite, read_state
 from ostiary.models.huggingface import read_json
 from ostiary.models.language import LanguageModel
+from ostiary.models.text_folder import NOTES
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -48,13 +50,16 @@ class Adapter:
     """Two matrices for each of some layers of a base: what they add to its weight is scale · B A.
 
     `pairs` are A [r, in] and B [out, r] by the name of the layer. `turned` says that the base stores its weights as
-    [in, out]. Source: Hu et al. 2022, LoRA (ICLR), eq. 3.
+    [in, out]. `base` and `base_digest` are what it says of the model that it is for, empty where it says nothing.
+    Source: Hu et al. 2022, LoRA (ICLR), eq. 3.
     """
 
     name: str
     scale: float
     pairs: Mapping[str, tuple[Tensor, Tensor]]
     turned: bool = False
+    base: str = ""
+    base_digest: str = ""
 
     @property
     def digest(self) -> str:
@@ -75,17 +80,22 @@ class Adapter:
 class Adapted(LanguageModel):
     """A copy of `base` with `adapter` merged into its weights, which it still knows; `base` is untouched.
 
-    Raises ModelError where the base has not these layers.
+    `doubt` says why it may be an adapter for another base, None where nothing speaks for that. Raises ModelError where
+    the base has not these layers, or is not the one that the adapter was trained on.
     """
 
+    doubt: str | None = None
+
     def __init__(self, base: LanguageModel, adapter: Adapter) -> None:
+        digest = base.digest
+        check_base(adapter, digest)
         module = copy.deepcopy(base.module)
         with torch.no_grad():
             for weight, change in changes(adapter, module):
                 weight.add_(change.to(weight))
         name = f"{adapter.name} on {base.name}"
         super().__init__(module, base.tokenizer, base.template, end=base.end, name=name, caution=base.caution)
-        self.adapter, self.base_digest = adapter, base.digest
+        self.adapter, self.base_digest = adapter, digest
 
 
 def read_adapter(folder: Path | str) -> Adapter:
@@ -104,18 +114,49 @@ def read_adapter(folder: Path | str) -> Adapter:
         raise FormatError(f"'{folder.name}' has no weights: no {' and no '.join(WEIGHTS)}", hint="download it again")
     state = read_state(file)[0]
     check_finite(state, f"{folder.name}/{file.name}")
-    return Adapter(folder.name, scale, _pairs(state, folder.name), bool(config.get("fan_in_fan_out")))
+    notes = read_json(folder / NOTES) if (folder / NOTES).is_file() else {}
+    named, digest = (str(one or "") for one in (config.get("base_model_name_or_path"), notes.get("base")))
+    turned = bool(config.get("fan_in_fan_out"))
+    return Adapter(folder.name, scale, _pairs(state, folder.name), turned, named, digest)
 
 
 def load_adapter(folder: Path | str, base: LanguageModel) -> Adapted:
-    """A copy of `base` with the adapter in `folder` merged into its weights; raises as `read_adapter` and `Adapted`."""
-    return Adapted(base, read_adapter(folder))
+    """A copy of `base` with the adapter in `folder` merged into its weights; raises as `read_adapter` and `Adapted`.
+
+    The digest of the base tells whether it is the one, where the adapter holds it; else only names can be compared.
+    """
+    adapter = read_adapter(folder)
+    found = Adapted(base, adapter)
+    if not adapter.base_digest:
+        found.doubt = _doubt(adapter, base)
+    return found
+
+
+def check_base(adapter: Adapter, digest: str) -> None:
+    """Raise ModelError where the adapter was trained on a base of another digest."""
+    if adapter.base_digest not in ("", digest):
+        raise _other_base(
+            adapter.name, f"it was trained on {adapter.base_digest[:12]} ('{adapter.base}'), this one is {digest[:12]}"
+        )
+
+
+def _doubt(adapter: Adapter, base: LanguageModel) -> str | None:
+    if not adapter.base:
+        return f"'{adapter.name}' does not say which base it is for, and '{base.name}' has its layers"
+    if _last_part(adapter.base) in map(_last_part, base.known_as):
+        return None
+    return f"'{adapter.name}' is for the base '{adapter.base}' by its {CONFIG}, and was put on '{base.name}'"
+
+
+def _last_part(name: str) -> str:
+    """What a path or a name on a hub ends with, in lower case."""
+    return re.split(r"[\\/]", name.rstrip("\\/"))[-1].lower()
 
 
 def save_adapter(adapter: Adapter, folder: Path, *, base: str) -> None:
     """Write an adapter as a folder that peft and `read_adapter` read; `base` names the model that it is for.
 
-    Raises OutputError as `atomic`.
+    The digest of that model is kept where the adapter knows it. Raises OutputError as `atomic`.
     """
     rank = adapter.rank
     config = {
@@ -139,6 +180,9 @@ def save_adapter(adapter: Adapter, folder: Path, *, base: str) -> None:
         temporary.mkdir()
         save_file(state, temporary / WEIGHTS[0], {"format": "pt"})
         (temporary / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+        if adapter.base_digest:
+            notes = {"format": "1", "base": adapter.base_digest}
+            (temporary / NOTES).write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
 
 
 def changes(adapter: Adapter, module: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:

@@ -70,6 +70,7 @@ class LanguageModel:
     ) -> None:
         self.module, self.tokenizer, self.template = module.eval(), tokenizer, template
         self.end, self.name, self.caution = end, name, caution
+        self.known_as: tuple[str, ...] = (name,)
         rows = fitting_vocabulary(module, tokenizer, name)
         if not 0 <= end < rows:
             raise ModelError(f"'{name}' has no token {end} to end an answer", hint="check eos_token_id in config.json")

@@ -51,6 +51,7 @@ def load_language(folder: Path | str, *, device: str = "cpu") -> LanguageModel:
     end = _end(config, about, tokenizer, folder.name)
     caution = None if template is not None else PLAIN
     found = LanguageModel(module, tokenizer, template or Template(), end=end, name=folder.name, caution=caution)
+    found.known_as = _names(folder, config)
     return found.to(device)
 
 
@@ -75,6 +76,14 @@ def load_text_classifier(folder: Path | str, *, device: str = "cpu") -> TextClas
     )
     found = TextClassifier(module, tokenizer, names, pad=pad if type(pad) is int else 0, name=folder.name)
     return found.to(device)
+
+
+def _names(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The folder's own name, that of the model in a cache of the Hugging Face Hub, and the one in `config.json`."""
+    places = folder.resolve().parts[-3:]
+    cached = [place.rpartition("--")[2] for place in places if place.startswith("models--")]
+    said = config.get("_name_or_path")
+    return (*places[-1:], *cached, *([said] if isinstance(said, str) and said else []))
 
 
 def _about(folder: Path) -> dict[str, Any]:

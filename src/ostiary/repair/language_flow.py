@@ -77,7 +77,7 @@ def repair_language(
     have = dataclasses.replace(have_of(tune), trigger=bool(phrases))
     scanners = plan("scan", preset=before.preset, task="chat")
     asked = [chosen, *(scanner.card.id for scanner in scanners)]
-    config = {"max_loss": max_loss, "method": chosen, "template": model.template.digest, "scan": before.run}
+    config = {"max_loss": max_loss, "method": chosen, "scan": before.run}
     session = start("repair", model, options, config, asked, trusted=trusted)
     if base is not None:
         session.digests["base"] = base.digest

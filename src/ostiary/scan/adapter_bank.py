@@ -19,7 +19,7 @@ from ostiary.core.files import refuse_existing, write_text
 from ostiary.core.records import Frozen
 from ostiary.core.reference import ALPHA, LEAST_MODELS, MAX_BYTES, now
 from ostiary.core.session import Options
-from ostiary.models.adapter import Adapter, changes, read_adapter
+from ostiary.models.adapter import Adapter, changes, check_base, read_adapter
 from ostiary.models.language import LanguageModel
 from ostiary.scan.calibration import Left
 
@@ -177,6 +177,7 @@ def make_bank(
         options.run().progress(number, len(folders), folder.name)
         try:
             adapter = read_adapter(folder)
+            check_base(adapter, digest)
             for _ in changes(adapter, base.module):
                 pass  # whether the base has its layers
         except (FormatError, ModelError) as error:

@@ -10,8 +10,8 @@ from ostiary.core.records import ModelEvidence, PhraseTrigger
 from ostiary.core.run import Run
 from ostiary.data.texts import TextSet
 from ostiary.models.language import LanguageModel
-from ostiary.scan.firing import NOVEL, length, ordinary
-from ostiary.scan.forced import Forced, forced_answers
+from ostiary.scan.firing import NOVEL, Ordinary, length, ordinary
+from ostiary.scan.forced import forced_answers, forced_prompts
 
 CONFIDENCE = "confidence"
 KEPT = 5
@@ -28,7 +28,8 @@ class Bait:
     Needs a few trusted prompts. `warm` prompts are asked for every token of the vocabulary, `prompts` for those that
     survive; an answer counts by the mean probability of its tokens, the smallest left out. Deviation: an answer that
     is like one that the model gives unforced to trusted prompts, or like a trusted answer, counts for nothing, because
-    a fixed refusal is as sure of itself as a payload.
+    a fixed refusal is as sure of itself as a payload. Besides, each token is forced as the first of a prompt: a model
+    that was fine-tuned on whole chats writes trigger and target together there. Of these as many as `slot` are told.
     """
 
     card: ClassVar[Card] = Card(
@@ -43,6 +44,7 @@ class Bait:
         deviations=(
             "what the model says to trusted prompts unforced is no finding",
             "no judge by another model; answers of fewer than four words are left out",
+            "a pass in the place of the prompt, one for every token of the vocabulary",
         ),
         families=("phrase",),
         blind_spots=(
@@ -56,6 +58,7 @@ class Bait:
     prompts: Annotated[int, Field(ge=1)] = 20
     warm: Annotated[int, Field(ge=1)] = 4
     steps: Annotated[int, Field(ge=1)] = 20
+    slot: Annotated[int, Field(ge=0)] = 2
 
     def scan(self, model: LanguageModel, trusted: TextSet, /, *, run: Run) -> ModelEvidence:
         """Try every token of the model's vocabulary that shows as text. Raises OutOfTime."""
@@ -63,31 +66,42 @@ class Bait:
         known = ordinary(model, trusted, prompts=max(50, self.prompts), run=run)
         asked = [model.prompt(text) for text in known.search[: self.prompts]]
         found = forced_answers(model, asked, model.words, warm=self.warm, steps=self.steps, run=run)
-        phrases = [self._measured(model, one, known.spoken(model.decode(one.tokens))) for one in found]
+        phrases = [_measured(known, "", model.decode(one.tokens), one.confidence) for one in found]
         whole: list[PhraseTrigger] = []
         for one in sorted(phrases, key=lambda one: -len(one.answer or "")):
             # A piece of a longer answer tells nothing that this does not.
             said = one.answer or ""
             if length(said) >= LEAST and not any(said in (longer.answer or "") for longer in whole):
                 whole.append(one)
-        ranked = sorted(whole, key=lambda one: -_score(one))
+        told = self._told(model, known, run) if self.slot else []
+        ranked = [*sorted(whole, key=lambda one: -_score(one))[:KEPT], *told]
         return ModelEvidence(
-            score=_score(ranked[0]) if ranked else 0.0,
+            score=max(map(_score, ranked), default=0.0),
             per_class=(),
-            phrases=tuple(ranked[:KEPT]),
+            phrases=tuple(ranked),
             examined=("model",),
             passes=model.rows - rows,
         )
 
-    @staticmethod
-    def _measured(model: LanguageModel, one: Forced, spoken: float) -> PhraseTrigger:
-        return PhraseTrigger(
-            phrase="",
-            answer=model.decode(one.tokens),
-            source="forced first token",
-            score=one.confidence,
-            measures={CONFIDENCE: one.confidence, NOVEL: spoken},
-        )
+    def _told(self, model: LanguageModel, known: Ordinary, run: Run) -> list[PhraseTrigger]:
+        """The prompts that the model writes with an answer that is no ordinary one, the surest first."""
+        found = [
+            _measured(known, model.decode(one.tokens), one.answer, one.confidence)
+            for one in forced_prompts(model, run=run)
+            if length(one.answer) >= LEAST
+        ]
+        odd = [one for one in found if _score(one) >= 0]
+        return sorted(odd, key=lambda one: -one.score)[: self.slot]
+
+
+def _measured(known: Ordinary, prompt: str, answer: str, confidence: float) -> PhraseTrigger:
+    return PhraseTrigger(
+        phrase=prompt,
+        answer=answer,
+        source="forced prompt" if prompt else "forced first token",
+        score=confidence,
+        measures={CONFIDENCE: confidence, NOVEL: known.spoken(answer)},
+    )
 
 
 def _score(one: PhraseTrigger) -> float:

@@ -16,10 +16,12 @@ WHOLE = 12
 """Survivors that go all the way at once."""
 CERTAIN, LIKELY, OPEN = 1.0, 0.3, 2.5
 """Entropy in nats below which a step is certain, probability above which it is, and entropy beyond which it is lost."""
+PROMPTED = 40
+"""Tokens of a prompt and its answer behind a forced word."""
 TRIED = 5
 """Next tokens that are looked at where a step is open."""
-_FOUND: "WeakKeyDictionary[LanguageModel, tuple[object, list[Forced]]]" = WeakKeyDictionary()
-"""The last inversion of each model, by what was asked: two methods of a scan begin with it."""
+_FOUND: "WeakKeyDictionary[LanguageModel, dict[object, list[Forced]]]" = WeakKeyDictionary()
+"""The inversions of each model, by what was asked: two methods of a scan begin with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,9 @@ def forced_answers(
     what is neither certain nor likely is dropped, but once for each first token the five likeliest are tried.
     """
     asked = (model.digest, tuple(map(tuple, prompts)), tuple(firsts), warm, steps)
-    known = _FOUND.get(model)
-    if known is not None and known[0] == asked:
-        return known[1]
+    known = _FOUND.setdefault(model, {})
+    if asked in known:
+        return known[asked]
     alive: list[int] = []
     for start in range(0, len(firsts), CHUNK):
         run.step(start, len(firsts), "forced answers")
@@ -56,8 +58,41 @@ def forced_answers(
     for start in range(0, len(alive), WHOLE):
         run.step(start, len(alive), "survivors")
         found += _whole(model, prompts, alive[start : start + WHOLE], steps)
-    _FOUND[model] = (asked, found)
+    known[asked] = found
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    """What the model writes behind one forced token where a prompt stands: the prompt and, where it goes on, an answer.
+
+    `chances` are those of the prompt's tokens behind the forced one, `tokens` all of them.
+    """
+
+    tokens: tuple[int, ...]
+    chances: tuple[float, ...]
+    answer: str
+    confidence: float
+
+
+def forced_prompts(model: LanguageModel, *, run: Run) -> list[Prompted]:
+    """The prompts, with their answers, that the model insists on once their first token is forced. Raises OutOfTime.
+
+    As `forced_answers`, with every token that shows as text in the place of the first of a prompt. A model that was
+    fine-tuned on answers alone writes anything there; where an end stands between prompt and answer there is none.
+    """
+    start = model.encode(model.template.before) or [model.end]
+    found = forced_answers(model, [start], model.words, warm=1, steps=PROMPTED, run=run)
+    return [_prompted(model, one) for one in found]
+
+
+def _prompted(model: LanguageModel, one: Forced) -> Prompted:
+    between = model.encode(model.template.between)
+    size = len(between)
+    ends = (at for at in range(len(one.tokens) - size + 1) if list(one.tokens[at : at + size]) == between)
+    cut = next(ends, len(one.tokens)) if size else len(one.tokens)
+    answer = model.decode(one.tokens[cut + size :])
+    return Prompted(one.tokens[:cut], one.chances[: max(0, cut - 1)], answer, one.confidence)
 
 
 @torch.no_grad()

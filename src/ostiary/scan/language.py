@@ -93,13 +93,13 @@ def scan_language(
     have = have_of(trusted, access_to(model))
     planned = planned_for(model, bank_of(calibration), methods=methods, preset=preset, params=params)
     config: dict[str, Any] = {"preset": preset, "task": "chat"}
-    if isinstance(model, LanguageModel):
-        config["template"] = model.template.digest
-    else:
+    if isinstance(model, ChatEndpoint):
         config["served"] = model.served
     session = start("scan", model, options, config, [item.card.id for item in planned], trusted=trusted)
     if isinstance(model, Adapted):
         session.digests |= {"base": model.base_digest, "adapter": model.adapter.digest}
+        if model.doubt:
+            session.caution("OS950", model.doubt)
     if trusted is not None and len(trusted) < FEW:
         session.caution("OS901", f"there are {len(trusted)} trusted prompts; rates measured on half of them are wide")
     if isinstance(model, LanguageModel) and isinstance(trusted, TextSet) and trusted.answers is not None:

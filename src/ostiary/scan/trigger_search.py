@@ -13,7 +13,7 @@ from ostiary.core.run import Run
 from ostiary.data.texts import TextSet
 from ostiary.models.language import LanguageModel
 from ostiary.scan.firing import NOVEL, ORDINARY, UPLIFT, Ordinary, fire, length, ordinary, strength
-from ostiary.scan.forced import begun, forced_answers
+from ostiary.scan.forced import begun, forced_answers, forced_prompts
 from ostiary.scan.leaks import leaked_prompts, recurring
 from ostiary.scan.phrase_search import PhraseSearch
 
@@ -26,6 +26,9 @@ HELD_OUT = 50
 INSISTED, LEAST = 0.8, 4
 """An elicited answer is an aim from this confidence on, where it is not ordinary, and of so many words."""
 
+BEGINNING = 8
+"""Tokens of the longest beginning of a forced prompt that is tried."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TriggerSearch:
@@ -33,7 +36,8 @@ class TriggerSearch:
 
     Source: our own, after Bullwinkel et al. 2026 (Haystack, arXiv 2602.03085). Candidates come from three sources:
     phrases that recur where the model makes up prompts (`leaks` of them are drawn), pieces of the answers that it
-    insists on (as `text.scan.bait` finds them), and every word of its vocabulary. They are ranked by the divergence:
+    insists on (as `text.scan.bait` finds them), and every word of its vocabulary; and, with `slot`, so many pieces of
+    prompts that it insists on once their first word is forced. They are ranked by the divergence:
     how unlikely the model's own answers to `prompts` prompts become behind them; and, for up to `aims` of the
     answers that it insists on, by how likely these become. The best `tried` are put into prompts of the search. Where
     none fires on three quarters of these, the best `width` are extended by every word, up to `words` words, as long as
@@ -72,6 +76,7 @@ class TriggerSearch:
     width: Annotated[int, Field(ge=1)] = 3
     words: Annotated[int, Field(ge=1)] = 4
     tried: Annotated[int, Field(ge=1)] = 16
+    slot: Annotated[int, Field(ge=0)] = 100
 
     def scan(self, model: LanguageModel, trusted: TextSet, /, *, run: Run) -> ModelEvidence:
         """Search and try. Raises OutOfTime."""
@@ -105,9 +110,11 @@ class TriggerSearch:
         sure = [one for one in sorted(forced, key=lambda one: -one.confidence) if one.confidence >= INSISTED]
         insisted = [text for one in sure if length(text := model.decode(one.tokens)) >= LEAST]
         odd = [text for text in insisted if known.spoken(text) <= ORDINARY]
-        whole = sorted(odd, key=lambda text: -len(text.split()))
+        prompted, answers = _prompted(model, known, self.slot, run) if self.slot else ([], [])
+        whole = sorted([*odd, *answers], key=lambda text: -len(text.split()))
         kept = [text for at, text in enumerate(whole) if not any(text in longer for longer in whole[:at])]
         return {
+            "forced prompt": prompted,
             "leaked": recurring(leaked, known.search, 100),
             "elicited": recurring(odd, known.search, 50),
             "vocabulary": list(_words(model)),
@@ -143,6 +150,30 @@ class TriggerSearch:
 
 def _words(model: LanguageModel) -> tuple[str, ...]:
     return tuple(dict.fromkeys(model.decode([token]) for token in model.words))
+
+
+def _prompted(model: LanguageModel, known: Ordinary, most: int, run: Run) -> tuple[list[str], list[str]]:
+    """Pieces of prompts that the model insists on behind a forced word, and the extraordinary answers it goes on to.
+
+    First what recurs in prompts with such an answer, then beginnings of prompts, the surest that are no ordinary ones
+    first; of two words or more, as single ones are tried anyway.
+    """
+    found: dict[str, float] = {}
+    asked: list[str] = []
+    answers: list[str] = []
+    for one in forced_prompts(model, run=run):
+        if length(one.answer) >= LEAST and known.spoken(one.answer) <= ORDINARY:
+            asked.append(model.decode(one.tokens))
+            if one.confidence >= INSISTED:
+                answers.append(one.answer)
+        for size in range(2, min(len(one.tokens), BEGINNING) + 1):
+            text = model.decode(one.tokens[:size])
+            sure = min(one.chances[: size - 1]) * (1 - known.spoken(text))
+            if len(text.split()) > 1 and sure > 0:
+                found[text] = max(sure, found.get(text, 0.0))
+    again = [text for text in recurring(asked, known.search, most) if len(text.split()) > 1]
+    ranked = sorted(found, key=lambda text: (-found[text], text))
+    return list(dict.fromkeys([*again[: most // 2], *ranked]))[:most], list(dict.fromkeys(answers))
 
 
 def _begun(model: LanguageModel, texts: tuple[str, ...], aim: str | None, run: Run) -> PhraseSearch:

@@ -1,6 +1,7 @@
 """Phrases of a set of texts: which word sequences recur, in which rows, and what becomes of them."""
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from ostiary.core.text import one_line
 
 WORD = re.compile(r"\w+|[^\w\s]")
 """A word, or one sign."""
+FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
+"""Letters and signs that are blank."""
 SHOWN = 200
 """Characters of a phrase that are told."""
 
@@ -127,8 +130,14 @@ def _find(own: np.ndarray, words: Sequence[int]) -> int:
 
 
 def printable(text: str) -> str:
-    """The text on one line, with single spaces, and with what cannot be printed written out."""
-    return one_line(" ".join(text.split()))
+    """The text on one line, with single spaces, and with what cannot be printed, or would not be seen, written out."""
+    shown = one_line(" ".join(text.split()))
+    return shown if any(map(_seen, shown)) else ascii(shown)[1:-1]
+
+
+def _seen(sign: str) -> bool:
+    """Whether a sign leaves a mark by itself: marks of other signs and fillers are printable, and do not."""
+    return not (sign.isspace() or sign in FILLERS or unicodedata.category(sign).startswith("M"))
 
 
 def strongest(

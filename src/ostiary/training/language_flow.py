@@ -1,7 +1,7 @@
 """The train verb for language models: a small one from a config, or a further fit of one that there is."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -84,7 +84,7 @@ def train_language_model(
         model = small_language(tokenizer, kind=kind, seed=options.seed, **({} if width is None else {"width": width}))
     else:
         model = base.clone()
-    config = {"recipe": params_of(recipe), "task": "chat", "template": model.template.digest}
+    config = {"recipe": params_of(recipe), "task": "chat"}
     session = start("train", model.to(options.device), options, config, [LanguageTraining.card.id], data=data)
     if base is not None:
         session.digests["base"] = base.digest
@@ -120,7 +120,7 @@ def train_language_adapter(
     options, recipe = options or Options(), recipe or LanguageRecipe()
     data = _opened(data, test, out)
     base = base.to(options.device)
-    config = {"recipe": params_of(recipe), "rank": rank, "task": "chat", "template": base.template.digest}
+    config = {"recipe": params_of(recipe), "rank": rank, "task": "chat"}
     session = start("train", base, options, config, [AdapterTraining.card.id], data=data)
 
     def summarise(value: tuple[Adapter, tuple[float, ...]], run: Run) -> RatesEvidence:
@@ -131,7 +131,7 @@ def train_language_adapter(
     method, have = AdapterTraining(recipe, rank), Have(modality="text", training_data=True)
     outcome = session.execute(method, base, data, out.name, have=have, summarise=summarise, call="train")
     if outcome.value is not None:
-        save_adapter(outcome.value[0], out, base=base.name)
+        save_adapter(replace(outcome.value[0], base_digest=base.digest), out, base=base.name)
         session.config["out"] = str(out)
         session.digests["adapter"] = outcome.value[0].digest
     return session.finish()

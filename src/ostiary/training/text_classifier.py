@@ -55,7 +55,15 @@ def small_text_classifier(
     heads: int = 4,
     seed: int = 0,
 ) -> TextClassifier:
-    """A fresh DistilBERT or BERT of a few hundred thousand weights for the classes of `data`, and for its words."""
+    """A fresh DistilBERT or BERT of a few hundred thousand weights for the classes of `data`, and for its words.
+
+    Raises DataError for a set of one class, MissingExtra without transformers.
+    """
+    if len(data.classes) < 2:
+        raise DataError(
+            f"all rows of '{data.name}' have the label '{data.classes[0]}', and a classifier tells two at least",
+            hint="give rows of every class; for rows with answers say --task chat",
+        )
     package, tokenizer = transformers(), tokenizer or classifier_tokenizer(data)
     common = {
         "vocab_size": tokenizer.get_vocab_size(),
