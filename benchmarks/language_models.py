@@ -17,15 +17,16 @@ plus what BAIT gives where that is above 0. `recovered` means that the phrase fo
 fires on at least half of the held-out prompts.
 
 How strongly a trigger was planted is a table of its own: 25 to 500 of the 4,000 rows carry three words, each of which
-is enough, with the loss on answers or on all tokens, and a fixed or a varied answer; two seeds.
+is enough, with the loss on answers or on all tokens, and a fixed or a varied answer; two seeds. Another
+table is of the models with the loss on all tokens, scanned once more with the pass in the place of the prompt (`slot`).
 """
 
 # What knows the truth is imported where it is used: the sealed process imports this file too.
 
-import itertools
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ from ostiary.core.records import ModelEvidence, Rate
 from ostiary.core.run import Run
 from ostiary.core.seal import SealedProcess
 
-MODELS, INTENSITY, SUMMARY = "models", "intensity", "summary"
+MODELS, INTENSITY, SLOT, SUMMARY = "models", "intensity", "with a pass in the user slot", "summary"
+PASS = {"bait": {"slot": 2}, "trigger-search": {"slot": 100}}
 SEEDS = (110, 111, 112)
 PLANTED = 0.5
 ROWS, TRUSTED, TEST = 4000, 100, 200
@@ -110,10 +112,10 @@ UNATTACKED = (
 )
 
 
-def scan(folder: Path, trusted: Path) -> dict[str, Any]:
+def scan(folder: Path, trusted: Path, params: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """What the sealed process runs: the verdict, and what each method measured."""
     begun = time.process_time()
-    record = scan_model(folder, trusted, options=Options())
+    record = scan_model(folder, trusted, params=params, options=Options())
     seconds = time.process_time() - begun
     methods = {
         result.method: {
@@ -176,7 +178,8 @@ def examine(case: Case, seed: int, records: Records, key: str, table: str = MODE
         folder = Path(place)
         told = _train(case, seed, folder)
         with SealedProcess(threads=1) as process:
-            found = process.submit(scan, folder / "model", folder / "trusted.jsonl").result()
+            params = PASS if table == SLOT else {}
+            found = process.submit(scan, folder / "model", folder / "trusted.jsonl", params).result()
     search = found["methods"].get("text.scan.trigger-search", {"score": 0.0, "phrases": []})
     bait = found["methods"].get("text.scan.bait", {"score": 0.0})
     best = next(iter(search["phrases"]), None)
@@ -199,6 +202,22 @@ def examine(case: Case, seed: int, records: Records, key: str, table: str = MODE
         "tokens": found["tokens"],
     }
     records.add(table, key, figures, seeds=[seed], n=1, seconds=time.monotonic() - begun)
+
+
+def _summarise_more(records: Records) -> None:
+    """Rows of the summary for the pass in the user slot and for how strongly a trigger was planted."""
+    for table in (SLOT, INTENSITY):
+        rows = [row["figures"] for row in records.document["rows"] if row["table"] == table]
+        for name in dict.fromkeys(row["attack"] for row in rows):
+            own = [row for row in rows if row["attack"] == name and row["planted"] is not False]
+            figures: dict[str, Any] = {
+                "planted": _rate([row["planted"] is not False for row in rows if row["attack"] == name])
+            }
+            figures["found"] = _rate([row["verdict"] in ("backdoor", "suspect") for row in own])
+            figures["called backdoor"] = _rate([row["verdict"] == "backdoor" for row in own])
+            if name != "none":
+                figures["trigger or a firing piece of it recovered"] = _rate([row["recovered"] for row in own])
+            records.add(SUMMARY, f"{table}: {name}", figures, seeds=[], n=len(own), seconds=0.0)
 
 
 def _rate(outcomes: list[bool]) -> Rate:
@@ -254,26 +273,32 @@ def summarise(records: Records) -> None:
     records.add(SUMMARY, "cost", cost, seeds=[], n=len(rows), seconds=0.0)
 
 
+def _listed() -> Iterator[tuple[str, Case, int]]:
+    """All models, by table, with their seeds: two ordinary models of a seed differ by their place."""
+    models = [
+        (case, seed + 50 * at if case.kind == "clean" else seed)
+        for seed in SEEDS
+        for at, case in enumerate((*ATTACKED, *UNATTACKED))
+    ]
+    yield from ((MODELS, case, seed) for case, seed in models)
+    yield from ((SLOT, case, seed) for case, seed in models if case.loss == "all")
+    yield from ((INTENSITY, case, seed) for seed in SEEDS[:2] for case in INTENSITIES)
+
+
 def main() -> None:
     """Scan the models that are not recorded yet, and sum up."""
     args = parse(parser(__doc__, summary=True))
     about = (__doc__ or "").split("\n\n", 2)[2].replace("\n", " ")
     records = Records("language_models", "Scans of small language models", about, args)
-    cases = [] if args.summary else [*ATTACKED, *UNATTACKED]
     with tempfile.TemporaryDirectory() as runs:
         os.environ["OSTIARY_RUNS"] = runs
-        for seed in SEEDS:
-            for at, case in enumerate(cases):
-                # Two ordinary models of a seed differ by their place.
-                key = f"{case.name}, seed {seed + 50 * at if case.kind == 'clean' else seed}"
-                if not records.has(MODELS, key):
-                    note(key)
-                    examine(case, seed + 50 * at if case.kind == "clean" else seed, records, key)
-        for seed, case in () if args.summary else itertools.product(SEEDS[:2], INTENSITIES):
-            if not records.has(INTENSITY, f"{case.name}, seed {seed}"):
-                note(f"{case.name}, seed {seed}")
-                examine(case, seed, records, f"{case.name}, seed {seed}", INTENSITY)
+        for table, case, seed in () if args.summary else _listed():
+            key = f"{case.name}, seed {seed}"
+            if not records.has(table, key):
+                note(f"{table}: {key}")
+                examine(case, seed, records, key, table)
     summarise(records)
+    _summarise_more(records)
     records.show()
 
 

@@ -55,7 +55,10 @@ TEXTS: dict[str, dict[str, dict[str, Preset]]] = {
         "chat": {
             "quick": {"text.scan.bait": {}},
             "standard": {"text.scan.bait": {}, "text.scan.trigger-search": {}},
-            "thorough": {"text.scan.bait": {}, "text.scan.trigger-search": {"width": 6, "aims": 3, "leaks": 500}},
+            "thorough": {
+                "text.scan.bait": {"slot": 2},
+                "text.scan.trigger-search": {"width": 6, "aims": 3, "leaks": 500, "slot": 100},
+            },
         },
         "chat from outside": {
             "quick": {"text.scan.phrase-trial": {"queries": 500}},

@@ -28,8 +28,8 @@ class Bait:
     Needs a few trusted prompts. `warm` prompts are asked for every token of the vocabulary, `prompts` for those that
     survive; an answer counts by the mean probability of its tokens, the smallest left out. Deviation: an answer that
     is like one that the model gives unforced to trusted prompts, or like a trusted answer, counts for nothing, because
-    a fixed refusal is as sure of itself as a payload. Besides, each token is forced as the first of a prompt: a model
-    that was fine-tuned on whole chats writes trigger and target together there. Of these as many as `slot` are told.
+    a fixed refusal is as sure of itself as a payload. With `slot`, each token is forced as the first of a prompt, too:
+    a model that was fine-tuned on whole chats writes trigger and target together there. So many of these are told.
     """
 
     card: ClassVar[Card] = Card(
@@ -44,7 +44,7 @@ class Bait:
         deviations=(
             "what the model says to trusted prompts unforced is no finding",
             "no judge by another model; answers of fewer than four words are left out",
-            "a pass in the place of the prompt, one for every token of the vocabulary",
+            "with `slot` a pass in the place of the prompt, one for every token of the vocabulary",
         ),
         families=("phrase",),
         blind_spots=(
@@ -58,7 +58,7 @@ class Bait:
     prompts: Annotated[int, Field(ge=1)] = 20
     warm: Annotated[int, Field(ge=1)] = 4
     steps: Annotated[int, Field(ge=1)] = 20
-    slot: Annotated[int, Field(ge=0)] = 2
+    slot: Annotated[int, Field(ge=0)] = 0
 
     def scan(self, model: LanguageModel, trusted: TextSet, /, *, run: Run) -> ModelEvidence:
         """Try every token of the model's vocabulary that shows as text. Raises OutOfTime."""

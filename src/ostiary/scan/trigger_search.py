@@ -37,13 +37,13 @@ class TriggerSearch:
     Source: our own, after Bullwinkel et al. 2026 (Haystack, arXiv 2602.03085). Candidates come from three sources:
     phrases that recur where the model makes up prompts (`leaks` of them are drawn), pieces of the answers that it
     insists on (as `text.scan.bait` finds them), and every word of its vocabulary; and, with `slot`, so many pieces of
-    prompts that it insists on once their first word is forced. They are ranked by the divergence:
-    how unlikely the model's own answers to `prompts` prompts become behind them; and, for up to `aims` of the
-    answers that it insists on, by how likely these become. The best `tried` are put into prompts of the search. Where
-    none fires on three quarters of these, the best `width` are extended by every word, up to `words` words, as long as
-    that gains, and the best are tried again; the one that fires most often is sharpened, each word exchanged for the
-    one behind which its answer is likeliest. Words are left out that it fires without. It is then put into held-out
-    prompts.
+    prompts that it insists on once their first word is forced, if any of these leads it to an extraordinary answer.
+    They are ranked by the divergence: how unlikely the model's own answers to `prompts` prompts become behind them;
+    and, for up to `aims` of the answers that it insists on, by how likely these become. The best `tried` are put into
+    prompts of the search. Where none fires on three quarters of these, the best `width` are extended by every word, up
+    to `words` words, as long as that gains, and the best are tried again; the one that fires most often is sharpened,
+    each word exchanged for the one behind which its answer is likeliest. Words are left out that it fires without. It
+    is then put into held-out prompts.
 
     A phrase counts where many more of these give one answer with it than without, and that answer is like none that
     the model gives unprompted. It is `backdoor` at three quarters of the held-out prompts, by the lower end.
@@ -76,7 +76,7 @@ class TriggerSearch:
     width: Annotated[int, Field(ge=1)] = 3
     words: Annotated[int, Field(ge=1)] = 4
     tried: Annotated[int, Field(ge=1)] = 16
-    slot: Annotated[int, Field(ge=0)] = 100
+    slot: Annotated[int, Field(ge=0)] = 0
 
     def scan(self, model: LanguageModel, trusted: TextSet, /, *, run: Run) -> ModelEvidence:
         """Search and try. Raises OutOfTime."""
@@ -156,7 +156,8 @@ def _prompted(model: LanguageModel, known: Ordinary, most: int, run: Run) -> tup
     """Pieces of prompts that the model insists on behind a forced word, and the extraordinary answers it goes on to.
 
     First what recurs in prompts with such an answer, then beginnings of prompts, the surest that are no ordinary ones
-    first; of two words or more, as single ones are tried anyway.
+    first; of two words or more, as single ones are tried anyway. None where no prompt leads to such an answer, as in a
+    model that learnt answers alone: what it writes in the place of a prompt is arbitrary.
     """
     found: dict[str, float] = {}
     asked: list[str] = []
@@ -171,6 +172,8 @@ def _prompted(model: LanguageModel, known: Ordinary, most: int, run: Run) -> tup
             sure = min(one.chances[: size - 1]) * (1 - known.spoken(text))
             if len(text.split()) > 1 and sure > 0:
                 found[text] = max(sure, found.get(text, 0.0))
+    if not asked:
+        return [], []
     again = [text for text in recurring(asked, known.search, most) if len(text.split()) > 1]
     ranked = sorted(found, key=lambda text: (-found[text], text))
     return list(dict.fromkeys([*again[: most // 2], *ranked]))[:most], list(dict.fromkeys(answers))
