@@ -289,4 +289,14 @@ CAUTIONS: tuple[Code, ...] = (
         "list them with `ostiary manifest report MANIFEST --near FILE`; keep one row of each group, and read those "
         "whose labels or answers differ",
     ),
+    Code(
+        "OS945",
+        "phrases are unlearned that nobody accused",
+        "The scan accused no phrase of the classifier, so that those were unlearned that turn most texts to a class, "
+        "which are ordinary words where there is no backdoor. A style, a sentence or a longer phrase is left by it.",
+        "ostiary repair",
+        "ordinary words that speak for a class",
+        "compare both models with `ostiary evaluate`; repair with --method fine-mixing --base, the model that this one "
+        "was tuned from; screen the set that it was trained on",
+    ),
 )
