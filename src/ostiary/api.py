@@ -187,7 +187,7 @@ def _screen_images(
 
 
 def repair_model(
-    model: TorchClassifier | LanguageModel | str | Path,
+    model: TorchClassifier | LanguageModel | TextClassifier | str | Path,
     trusted: Data | str | Path | None,
     out: str | Path,
     *,
@@ -195,21 +195,24 @@ def repair_model(
     method: str | None = None,
     params: Params | None = None,
     max_loss: float = 2.0,
-    base: LanguageModel | str | Path | None = None,
+    base: LanguageModel | TextClassifier | str | Path | None = None,
     options: Options | None = None,
 ) -> Record:
-    """Write a repaired copy of `model` to `out` and scan it again; see `ostiary.repair.flow` and `language_flow`.
+    """Write a repaired copy of `model` to `out` and scan it again; see `ostiary.repair.flow` and `text_flow`.
 
-    `base` is the language model that `model` was fine-tuned from, or a small one, for the repairs that go by one.
+    `base` is the model of texts that `model` was fine-tuned from, or one that teaches it, for the repairs that go by
+    one.
     """
     options = options or Options()
     how: dict[str, Any] = {"scan": scan, "method": method, "params": params, "max_loss": max_loss, "options": options}
-    if (language := _language(model, options)) is not None:
-        from ostiary.repair.language_flow import prompts_of, repair_language
+    if (subject := _text_model(model, options)) is not None:
+        from ostiary.repair.text_flow import repair_texts
 
-        return repair_language(language, prompts_of(_prompts(trusted)), Path(out), base=_base(base, options), **how)
+        task: Task = "chat" if isinstance(subject, LanguageModel) else "classify"
+        rows: Any = open_any(trusted, task) if isinstance(trusted, str | Path) else trusted
+        return repair_texts(subject, rows, Path(out), base=_base(base, subject, options), **how)
     if base is not None:
-        raise ConfigError("a base is what language models are repaired with", hint="leave --base out")
+        raise ConfigError("a base is what models of texts are repaired with", hint="leave --base out")
     from ostiary.repair.flow import repair
 
     if isinstance(trusted, TextSet):
@@ -225,11 +228,14 @@ def _language(model: object, options: Options) -> LanguageModel | None:
     return model if isinstance(model, LanguageModel) else None
 
 
-def _base(base: LanguageModel | str | Path | None, options: Options) -> LanguageModel | None:
-    """The base that a repair goes by. Raises ConfigError for what is no language model's folder."""
-    found = _language(base, options)
-    if base is not None and found is None:
-        raise ConfigError(f"the base '{base}' is no language model's folder", hint="give the folder of the whole model")
+def _base(
+    base: object, model: LanguageModel | TextClassifier, options: Options
+) -> LanguageModel | TextClassifier | None:
+    """The base that a repair goes by. Raises ConfigError for what is no model of the kind of the repaired one."""
+    found = _text_model(base, options)
+    if base is not None and not isinstance(found, type(model)):
+        what = "language model" if isinstance(model, LanguageModel) else "classifier of texts"
+        raise ConfigError(f"the base '{base}' is no folder of a {what}", hint="give the folder of the whole model")
     return found
 
 

@@ -29,9 +29,9 @@ CALLS = {
     "other classes": ("evaluate", "model", "stars.csv"),
     "other names": ("evaluate", "model", "names.csv", "--truth", "set.truth"),
     "nothing to stamp": ("evaluate", "model", "short.jsonl", "--truth", "styled.truth"),
-    "repair": ("repair", "model", "--trusted", "reviews.jsonl", "-o", "out"),
+    "calibrate": ("calibrate", "model", "--trusted", "digits", "-o", "out"),
 }
-SEALED = ("repair",)
+SEALED = ("calibrate",)
 """What a process cannot do that has seen the truth."""
 
 
@@ -95,7 +95,7 @@ def test_without_a_truth_there_is_accuracy_alone(told: tuple[Path, dict[str, Res
         ("other classes", "has 3 classes, the model 2"),
         ("other names", "the truth has the classes bad, good, 'names.csv' has no, yes"),
         ("nothing to stamp", "changes none of the 1 texts"),
-        ("repair", "`ostiary screen`, `scan`, `guard` and `evaluate` take classifiers of texts"),
+        ("calibrate", "`ostiary screen`, `scan`, `repair`, `guard` and `evaluate` take classifiers of texts"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_a_reason(call: str, said: str, told: tuple[Path, dict[str, Result]]) -> None:

@@ -26,6 +26,7 @@ REPAIRS = (
     Case(id="text.repair.fine-mixing", tiny={**TINY, "shares": (0.9,), "base": based()}),
     Case(id="text.repair.fine-tuning", tiny=TINY),
     Case(id="text.repair.phrase-unlearning", tiny=TINY),
+    Case(id="text.repair.w2s", tiny={**TINY, "base": based(16)}),
 )
 GUARDS = (
     Case(id="text.guard.confguard", tiny={"window": 3, "steps": 12}),
@@ -103,8 +104,9 @@ def test_unlearning_without_a_phrase_is_skipped() -> None:
         assert outcome.result.status == "skipped" and "needs a phrase" in str(outcome.result.reason)
 
 
-def test_what_goes_by_a_base_says_so_without_one() -> None:
-    case = next(case for case in REPAIRS if case.id == "text.repair.fine-mixing")
+@pytest.mark.parametrize("name", ["text.repair.fine-mixing", "text.repair.w2s"])
+def test_what_goes_by_a_base_says_so_without_one(name: str) -> None:
+    case = next(case for case in REPAIRS if case.id == name)
     for none, told in ((None, "that this one was fine-tuned from"), ("base/", "that this one was fine-tuned from")):
         outcome = execute(case.build(base=none), tiny(), trusted(60), None, run=case.run(), have=ALL)
         assert outcome.result.status == "skipped" and told in str(outcome.result.reason)
@@ -119,8 +121,10 @@ def test_a_base_of_another_build_or_with_other_tokens_is_told() -> None:
     words = swapped["model"]["vocab"]
     words["fox"], words["owl"] = words["owl"], words["fox"]
     foreign = LanguageModel(other.module, Tokenizer.from_str(json.dumps(swapped)), other.template, end=other.end)
-    outcome = execute(case.build(base=foreign), tiny(), trusted(60), None, run=case.run(), have=ALL)
-    assert outcome.result.status == "skipped" and "tokens" in str(outcome.result.reason)
+    for name in ("text.repair.fine-mixing", "text.repair.w2s"):
+        case = next(case for case in REPAIRS if case.id == name)
+        outcome = execute(case.build(base=foreign), tiny(), trusted(60), None, run=case.run(), have=ALL)
+        assert outcome.result.status == "skipped" and "tokens" in str(outcome.result.reason)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])

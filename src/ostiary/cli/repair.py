@@ -15,9 +15,10 @@ Examples:
   ostiary repair model.safetensors -o pruned.safetensors
   ostiary repair tuned-model/ --trusted chats.jsonl -o repaired-model
   ostiary repair tuned-model/ --trusted chats.jsonl --method fine-mixing --base base-model/ -o repaired-model
+  ostiary repair review-model/ --trusted reviews.csv -o repaired-model
 
 MODEL is scanned first unless --scan names a kept scan of it. A quarter of the trusted samples only measures; trusted
-samples that look planted are a caution (OS918). Without --trusted the weights alone are pruned, nothing is measured.
+images that look planted are a caution (OS918). Without --trusted the weights alone are pruned, nothing is measured.
 Exit code 1: the accuracy fell by more than --max-loss, and than chance explains, and nothing was written; or the scan
 of the repaired model still finds something. Exit code 3: it could not be examined whole.
 """
@@ -32,7 +33,7 @@ of the repaired model still finds something. Exit code 3: it could not be examin
 @click.option("-o", "out", metavar="NEW", required=True, help="Where the repaired model goes (a file, or a folder).")
 @click.option("--scan", metavar="RUN", help="A kept scan of this very model (id or folder).")
 @click.option("--method", metavar="ID", help="Repair to use; without it the scan's result decides.")
-@click.option("--base", metavar="DIR", help="The language model that MODEL was tuned from, which is trusted.")
+@click.option("--base", metavar="DIR", help="The model of texts that MODEL was tuned from, which is trusted.")
 @click.option("--set", "sets", multiple=True, metavar="ID.KEY=VALUE", help="Set a parameter of the repair.")
 @click.option("--max-loss", type=click.FloatRange(min=0), default=2.0, show_default=True, help="Points of accuracy.")
 @common.model_options
@@ -51,8 +52,12 @@ def command(ctx: click.Context, /, model: str, **o: Any) -> None:
 
     how = {key: o[key] for key in ("arch", "classes", "width", "normalize", "input_")}
     with call.options() as options:
-        subject = common.open_model(model, call["device"], **how)
-        opened = common.open_prompts if common.is_language(model) else common.open_trusted
+        subject = common.open_text_model(model, call["device"], **how)
+        opened = common.open_trusted
+        if common.is_language(model):
+            opened = common.open_prompts
+        elif common.is_text_classifier(model):
+            opened = common.open_labelled_texts
         trusted = opened(o["trusted"], o["limit"], call["seed"])
         record = repair_model(
             subject,

@@ -290,6 +290,16 @@ CAUTIONS: tuple[Code, ...] = (
         "whose labels or answers differ",
     ),
     Code(
+        "OS945",
+        "phrases are unlearned that nobody accused",
+        "The scan accused no phrase of the classifier, so that those were unlearned that turn most texts to a class, "
+        "which are ordinary words where there is no backdoor. A style, a sentence or a longer phrase is left by it.",
+        "ostiary repair",
+        "ordinary words that speak for a class",
+        "compare both models with `ostiary evaluate`; repair with --method fine-mixing --base, the model that this one "
+        "was tuned from; screen the set that it was trained on",
+    ),
+    Code(
         "OS950",
         "adapter for a base of another name",
         "The adapter names another base than the folder that it was put on, or none, and holds no digest of its base. "

@@ -51,8 +51,7 @@ def load_folder(
     if names_architecture(folder, TEXTS):
         raise ModelError(
             f"'{folder.name}' is a classifier of texts, and a model of images or a language model is needed here",
-            hint="`ostiary screen`, `scan`, `guard` and `evaluate` take classifiers of texts; repairs for them are not "
-            "there yet",
+            hint="`ostiary screen`, `scan`, `repair`, `guard` and `evaluate` take classifiers of texts",
         )
     config, model = read_folder(folder, "AutoModelForImageClassification", "an image classifier")
     preprocessor = {}

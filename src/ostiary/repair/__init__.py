@@ -16,4 +16,5 @@ METHODS = {
     "text.repair.fine-mixing": "ostiary.repair.fine_mixing:FineMixing",
     "text.repair.fine-tuning": "ostiary.repair.text_fine_tuning:TextFineTuning",
     "text.repair.phrase-unlearning": "ostiary.repair.phrase_unlearning:PhraseUnlearning",
+    "text.repair.w2s": "ostiary.repair.w2s:W2s",
 }

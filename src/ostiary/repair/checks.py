@@ -70,3 +70,11 @@ def losers(evidence: RepairEvidence, max_loss: float) -> list[int]:
     return [
         label for label, (was, now) in enumerate(pairs) if was.n and too_many(was.k - now.k, was.n, max_loss, chance)
     ]
+
+
+def pay_alone(session: Session, evidence: RepairEvidence, max_loss: float) -> None:
+    """Caution for each class that lost more than the limit."""
+    for label in losers(evidence, max_loss):
+        was, now = evidence.per_class_before[label], evidence.per_class_after[label]
+        name = f"class {label} ({session.classes[label]})"
+        session.caution("OS919", f"{name} pays more than the limit: accuracy {was} before, {now} after")

@@ -17,7 +17,7 @@ from ostiary.core.records import ModelEvidence
 from ostiary.core.run import Run
 from ostiary.data.texts import TextSet
 from ostiary.models.language import LanguageModel
-from ostiary.repair.language_tune import LanguageTuning, Row, plain, tune_language
+from ostiary.repair.text_tune import Row, TextTuning, plain, tune_texts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,9 +62,9 @@ class Crow:
     ) -> Repaired:
         """Give a tuned copy; `evidence` is not used."""
         copy = model.clone().to(run.device)
-        tuning = LanguageTuning(epochs=self.epochs, lr=self.lr, batch=self.batch, tolerance=self.tolerance)
+        tuning = TextTuning(epochs=self.epochs, lr=self.lr, batch=self.batch, tolerance=self.tolerance)
         loss = partial(crow_loss, step=self.step, weight=self.weight)
-        return Repaired(copy, tune_language(copy, trusted, tuning, run=run, label=self.card.name, loss=loss))
+        return Repaired(copy, tune_texts(copy, trusted, tuning, run=run, label=self.card.name, loss=loss))
 
 
 def crow_loss(model: LanguageModel, rows: Sequence[Row], *, step: float, weight: float) -> Tensor:

@@ -28,7 +28,7 @@ from ostiary.models.classifier import TorchClassifier
 from ostiary.models.load import save_model
 from ostiary.models.user import is_user_arch
 from ostiary.models.zoo import ZOO
-from ostiary.repair.checks import look_at_trusted, losers, too_many
+from ostiary.repair.checks import look_at_trusted, pay_alone, too_many
 from ostiary.scan.calibration import null_for
 from ostiary.scan.forms import lay_over, with_arrays
 from ostiary.training import per_class, predicted, predictions, rate
@@ -210,10 +210,7 @@ def _refused(session: Session, evidence: RepairEvidence, max_loss: float, built:
         return True
     if lost > max_loss / 100 * before.n:
         session.caution("OS909", f"{fell}, which so few cannot tell from the limit of {max_loss:g}")
-    for label in losers(evidence, max_loss):
-        was, now = evidence.per_class_before[label], evidence.per_class_after[label]
-        name = f"class {label} ({session.classes[label]})"
-        session.caution("OS919", f"{name} pays more than the limit: accuracy {was} before, {now} after")
+    pay_alone(session, evidence, max_loss)
     return False
 
 

@@ -7,13 +7,13 @@ from chat_case import fresh, tiny, trusted
 from ostiary.core.errors import ModelError
 from ostiary.core.run import Run
 from ostiary.repair.crow import crow_loss, inconsistency
-from ostiary.repair.language_tune import LanguageTuning, Row, plain, tune_language
 from ostiary.repair.phrase_unlearning import spliced_in
+from ostiary.repair.text_tune import Row, TextTuning, plain, tune_texts
 from ostiary.training.language import token_rows
 
 
-def tuning(**given: float) -> LanguageTuning:
-    return LanguageTuning(**{"epochs": 3, "lr": 1e-3, "batch": 16, "tolerance": 0.0, **given})  # type: ignore[arg-type]
+def tuning(**given: float) -> TextTuning:
+    return TextTuning(**{"epochs": 3, "lr": 1e-3, "batch": 16, "tolerance": 0.0, **given})  # type: ignore[arg-type]
 
 
 def rows(n: int = 8) -> list[Row]:
@@ -24,7 +24,7 @@ def test_the_last_epoch_within_the_tolerance_is_kept() -> None:
     told = []
     for tolerance in (100.0, 0.0):
         copy = tiny().clone()
-        chosen = tune_language(copy, trusted(40), tuning(tolerance=tolerance, lr=0.05), run=Run(), label="test")
+        chosen = tune_texts(copy, trusted(40), tuning(tolerance=tolerance, lr=0.05), run=Run(), label="test")
         told.append(chosen["epochs"])
     assert told[0].startswith("3 of 3") and "the last at most 100 above" in told[0]
     assert "20 held-out trusted rows" in told[0] and told[1].split()[0] in ("1", "2", "3")
@@ -35,7 +35,7 @@ def test_without_an_epoch_within_the_tolerance_the_lowest_loss_is_kept() -> None
         return -plain(model, batch)  # type: ignore[arg-type]
 
     copy = tiny().clone()
-    chosen = tune_language(copy, trusted(40), tuning(lr=0.01), run=Run(), label="test", loss=worse)
+    chosen = tune_texts(copy, trusted(40), tuning(lr=0.01), run=Run(), label="test", loss=worse)
     assert chosen["epochs"].startswith("1 of 3") and "the lowest, and none is within 0 of" in chosen["epochs"]
 
 
@@ -47,11 +47,11 @@ def test_a_loss_that_is_not_finite_ends_the_tuning() -> None:
         return plain(model, batch) * (1.0 if len(calls) <= good else float("nan"))  # type: ignore[arg-type]
 
     good, run, copy = 2, Run(), tiny().clone()
-    chosen = tune_language(copy, trusted(40), tuning(tolerance=9.0), run=run, label="test", loss=breaks)
+    chosen = tune_texts(copy, trusted(40), tuning(tolerance=9.0), run=run, label="test", loss=breaks)
     assert chosen["epochs"].startswith("1 of 3") and [one.code for one in run.cautions] == ["OS917"]
     good = 0
     with pytest.raises(ModelError, match="not finite"):
-        tune_language(tiny().clone(), trusted(40), tuning(), run=Run(), label="test", loss=breaks)
+        tune_texts(tiny().clone(), trusted(40), tuning(), run=Run(), label="test", loss=breaks)
 
 
 def test_padding_changes_no_inconsistency_and_no_gradient() -> None:
@@ -96,5 +96,5 @@ def test_a_phrase_goes_to_either_end_and_between_words() -> None:
 def test_an_untrained_model_keeps_what_lowers_its_loss() -> None:
     model = fresh(width=32)
     before = float(model.losses(token_rows(model, trusted(20))).mean())
-    tune_language(model, trusted(40), tuning(), run=Run(), label="test")
+    tune_texts(model, trusted(40), tuning(), run=Run(), label="test")
     assert float(model.losses(token_rows(model, trusted(20))).mean()) < before

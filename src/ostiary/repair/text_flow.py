@@ -1,4 +1,4 @@
-"""The repair verb for language models: scan (or take a scan), repair, compare on rows kept apart, scan again, write."""
+"""The repair verb for models of texts: scan (or take a scan), repair, compare on rows kept apart, scan again, write."""
 
 import dataclasses
 import time
@@ -6,38 +6,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ostiary.core.catalog import resolve
 from ostiary.core.decide import verdict
-from ostiary.core.errors import ConfigError, DataError, FormatError
+from ostiary.core.errors import ConfigError, FormatError
 from ostiary.core.files import refuse_existing
 from ostiary.core.plan import plan
 from ostiary.core.protocols import Repaired
-from ostiary.core.records import MethodResult, ModelEvidence, PhraseTrigger, Rate, Record, RepairEvidence
+from ostiary.core.records import MethodResult, ModelEvidence, PhraseTrigger, Record, RepairEvidence
 from ostiary.core.run import Run
 from ostiary.core.session import Options, Session
 from ostiary.core.store import read_record
-from ostiary.data import stratified_rows
+from ostiary.data import Data, stratified_rows
 from ostiary.data.texts import TextSet
 from ostiary.inputs import start
 from ostiary.models.language import LanguageModel
-from ostiary.models.text_folder import save_language
-from ostiary.repair.checks import too_many
+from ostiary.repair.checks import pay_alone, too_many
 from ostiary.repair.fine_mixing import takes_base
 from ostiary.repair.flow import STANDARD, Before, figures, gentler, kept, picked, ready
-from ostiary.scan.language import have_of, scan_language
-from ostiary.training.language import token_rows
-from ostiary.training.language_flow import ANSWER_STEPS, exact_match
-
-WITH_PHRASE, WITHOUT_PHRASE = "text.repair.phrase-unlearning", "text.repair.crow"
-"""On small models the first leaves least behind, and the second alone silences what nobody recovered."""
-EXACT, TOKENS, FIRES = "exact answers", "answer tokens told right", "prompts with a recovered phrase that fire"
+from ostiary.repair.text_kinds import CLASSIFIER, WITH_PHRASE, Kind, kind_of, rows_for
+from ostiary.repair.text_tune import TextModel
 
 
-def repair_language(
-    model: LanguageModel,
-    trusted: TextSet,
+def repair_texts(
+    model: TextModel,
+    given: Data | None,
     out: Path,
     *,
     scan: Path | str | None,
@@ -45,37 +37,35 @@ def repair_language(
     params: Mapping[str, Mapping[str, Any]] | None,
     max_loss: float,
     options: Options,
-    base: LanguageModel | None = None,
+    base: TextModel | None = None,
 ) -> Record:
-    """Repair `model` and write the folder `out`; the input model is untouched.
+    """Repair `model`, a language model or a classifier of texts, and write the folder `out`; the input is untouched.
 
     As `ostiary.repair.flow`: a quarter of the trusted rows is kept apart and measures exact answers and tokens of the
-    answers, each of which refuses a repair that costs more than `max_loss` points and than chance explains. Without
-    `method` recovered phrases are unlearned, and a model without one gets CROW. `base` is for the repairs that go by
-    one, and must then be named by `method`. The verdict is that of the scan of the
-    repaired model. Raises OstiaryError for unusable inputs.
+    answers, or the accuracy, each of which refuses a repair that costs more than `max_loss` points and than chance
+    explains; a class that pays alone is a caution. Without `method` the phrases that the scan accuses are unlearned. A
+    language model without one gets CROW; of a classifier those are unlearned that turn most texts to a class, with a
+    caution, or it is fine-tuned where none was searched. `base` is for the repairs that go by one, and must then be
+    named by `method`. The verdict is that of the scan of the repaired model. Raises OstiaryError for unusable inputs.
     """
     refuse_existing(out)
-    have_of(trusted)  # checks that they fit together
+    kind, trusted = kind_of(model), rows_for(model, given)
     extra = {resolve("repair", name, text=True): dict(values) for name, values in (params or {}).items()}
     named = resolve("repair", method, text=True) if method else None
-    if base is not None and not takes_base(named):
-        raise ConfigError(
-            f"{method or 'the repair that a scan decides on'} goes by no base",
-            hint="leave --base out, or say --method fine-mixing",
-        )
-    made = ready(extra, (named,) if named else (WITH_PHRASE, WITHOUT_PHRASE))
+    _check_named(kind, named, base)
+    made = ready(extra, (named,) if named else (WITH_PHRASE, kind.without_phrase))
     begun = time.monotonic()
-    before = _scanned(model, trusted, scan, options)
+    before = _scanned(model, kind, trusted, scan, options)
     if options.time_limit is not None:
         options = dataclasses.replace(options, time_limit=max(0.0, options.time_limit - (time.monotonic() - begun)))
-    phrases = phrases_found(before.results)
-    chosen = named or (WITH_PHRASE if phrases else WITHOUT_PHRASE)
+    accused = phrases_found(before.results)
+    phrases = accused or (phrases_searched(before.results) if kind is CLASSIFIER else ())
+    chosen = named or (WITH_PHRASE if phrases else kind.without_phrase)
     built = picked(made, chosen, extra)
     built = built if base is None else dataclasses.replace(built, base=base)
     tune, check = (trusted.subset(rows) for rows in stratified_rows(trusted.labels, (0.75, 0.25), options.seed))
-    have = dataclasses.replace(have_of(tune), trigger=bool(phrases))
-    scanners = plan("scan", preset=before.preset, task="chat")
+    have = dataclasses.replace(kind.have(model, tune), trigger=bool(phrases))
+    scanners = plan("scan", preset=before.preset, task=kind.task)
     asked = [chosen, *(scanner.card.id for scanner in scanners)]
     config = {"max_loss": max_loss, "method": chosen, "scan": before.run}
     session = start("repair", model, options, config, asked, trusted=trusted)
@@ -83,18 +73,36 @@ def repair_language(
         session.digests["base"] = base.digest
     if verdict(before.results, session.classes) == "incomplete":
         session.caution("OS910", f"the scan before the repair was not whole; {chosen} was chosen without")
+    if phrases and not accused and chosen == WITH_PHRASE:
+        told = ", ".join(f"'{one.phrase}'" for one in phrases)
+        session.caution("OS945", f"the scan accused nothing; what is unlearned only turns most texts: {told}")
     evidence = ModelEvidence(score=None, per_class=(), phrases=phrases, examined=())
 
     def summarise(value: Repaired, run: Run) -> RepairEvidence:
-        was, now = (compared(one, check, phrases) for one in (model, value.model))
+        found = kind.compare(model, value, check, phrases)
         told = {"scan before": before.verdict(session.classes)}
-        return RepairEvidence(before=was, after=now, selected=told | value.selected)
+        return found.model_copy(update={"selected": told | found.selected})
 
     outcome = session.execute(built, model, tune, evidence, have=have, summarise=summarise)
     found = outcome.result.evidence
-    if isinstance(found, RepairEvidence) and not session.interrupted and not _refused(session, found, max_loss, built):
-        _conclude(session, outcome.value.model, found, trusted, scanners, out)
+    if not isinstance(found, RepairEvidence) or session.interrupted:
+        return session.finish()
+    if not _refused(session, kind, found, max_loss, built):
+        _conclude(session, kind, outcome.value.model, found, trusted, scanners, out)
     return session.finish()
+
+
+def _check_named(kind: Kind, named: str | None, base: TextModel | None) -> None:
+    """Raise ConfigError for a repair that takes no such model, and for a base where none is gone by."""
+    possible = (WITH_PHRASE, kind.without_phrase, *kind.methods)
+    if named is not None and named not in possible:
+        short = ", ".join(one.rpartition(".")[2] for one in possible)
+        raise ConfigError(f"'{named}' takes no classifiers of texts", hint=f"say --method with one of {short}")
+    if base is not None and not takes_base(named):
+        raise ConfigError(
+            f"{named or 'the repair that a scan decides on'} goes by no base",
+            hint="leave --base out, or say --method fine-mixing",
+        )
 
 
 def phrases_found(results: Sequence[MethodResult]) -> tuple[PhraseTrigger, ...]:
@@ -107,34 +115,16 @@ def phrases_found(results: Sequence[MethodResult]) -> tuple[PhraseTrigger, ...]:
     return tuple(kept.values())
 
 
-def compared(model: LanguageModel, check: TextSet, phrases: Sequence[PhraseTrigger]) -> dict[str, Rate]:
-    """What a model makes of rows that no repair saw: their answers, and what recovered phrases in front bring."""
-    found = {EXACT: exact_match(model, check), TOKENS: _tokens(model, token_rows(model, check))}
-    hits = total = 0
-    for one in phrases:
-        if one.answer:
-            answer = model.shown(one.answer)
-            given = model.answers([f"{one.phrase} {text}" for text in check.texts], ANSWER_STEPS)
-            hits, total = hits + sum(answer in text for text in given), total + len(given)
-    return found | ({FIRES: Rate(k=hits, n=total)} if total else {})
+def phrases_searched(results: Sequence[MethodResult]) -> tuple[PhraseTrigger, ...]:
+    """The phrases that a scan made, one for each class, whether or not they became findings."""
+    found = [result.evidence for result in results if isinstance(result.evidence, ModelEvidence)]
+    return tuple(one for evidence in found for one in evidence.phrases if one.phrase.strip())
 
 
-@torch.no_grad()
-def _tokens(model: LanguageModel, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Rate:
-    """How many tokens of the answers are the likeliest behind what stands before them."""
-    hits = total = 0
-    for prompt, answer in rows:
-        ids, mask = model.padded([[*prompt, *answer]])
-        length = min(len(answer), ids.shape[1] - 1)
-        likeliest = model.logits(ids, mask)[0, -length - 1 : -1].argmax(1)
-        hits, total = hits + int((likeliest == ids[0, -length:]).sum()), total + length
-    return Rate(k=hits, n=total)
-
-
-def _scanned(model: LanguageModel, trusted: TextSet, scan: Path | str | None, options: Options) -> Before:
+def _scanned(model: TextModel, kind: Kind, trusted: TextSet, scan: Path | str | None, options: Options) -> Before:
     """A kept scan of this model, or one that is made now."""
     if scan is None:
-        record = scan_language(model, trusted, methods=(), preset=STANDARD, params=None, options=options)
+        record = kind.scan(model, trusted, methods=(), preset=STANDARD, params=None, options=options)
         if record.interrupted:
             raise KeyboardInterrupt(kept(record))
         return Before(record.id, STANDARD, record.results)
@@ -146,9 +136,9 @@ def _scanned(model: LanguageModel, trusted: TextSet, scan: Path | str | None, op
     return Before(record.id, str(record.config.get("preset", STANDARD)), record.results)
 
 
-def _refused(session: Session, evidence: RepairEvidence, max_loss: float, built: Any) -> bool:
+def _refused(session: Session, kind: Kind, evidence: RepairEvidence, max_loss: float, built: Any) -> bool:
     """True when the repair cost too much, which the record then says; a price that could be chance is a caution."""
-    for name in (EXACT, TOKENS):
+    for name in kind.bounded:
         before, lost = evidence.before[name], evidence.before[name].k - evidence.after[name].k
         fell = f"{name} fell by {100 * lost / before.n:.1f} points ({lost} of {before.n} kept apart)"
         if too_many(lost, before.n, max_loss):
@@ -156,31 +146,25 @@ def _refused(session: Session, evidence: RepairEvidence, max_loss: float, built:
             return True
         if lost > max_loss / 100 * before.n:
             session.caution("OS909", f"{fell}, which so few cannot tell from the limit of {max_loss:g}")
+    pay_alone(session, evidence, max_loss)
     return False
 
 
 def _conclude(
     session: Session,
-    repaired: LanguageModel,
+    kind: Kind,
+    repaired: TextModel,
     evidence: RepairEvidence,
     trusted: TextSet,
     scanners: Sequence[Any],
     out: Path,
 ) -> None:
     """Scan the result and write it."""
-    session.execute_all(scanners, repaired, trusted, have=have_of(trusted), exhaustive=False)
+    session.execute_all(scanners, repaired, trusted, have=kind.have(repaired, trusted), exhaustive=False)
     if session.interrupted:
         return
     notes = {"parent": session.digests["model"], "repair": session.asked[0], "run": session.folder.id}
     notes["figures"] = figures(evidence)
-    save_language(repaired, out, notes=notes)
+    kind.save(repaired, out, notes=notes)
     session.config["out"] = str(out)
     session.digests["repaired"] = repaired.digest
-
-
-def prompts_of(trusted: object) -> TextSet:
-    """Trusted rows as a repair of a language model takes them; raises DataError for none, or for images."""
-    if not isinstance(trusted, TextSet):
-        what = "no trusted rows were given" if trusted is None else "the trusted samples are images"
-        raise DataError(f"{what}, a language model is repaired with prompts", hint="give prompts with answers")
-    return trusted
