@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from chat_case import attacked, exact, fires, stamper, trusted
 from cli_case import batch
-from ostiary.repair.language_flow import EXACT, FIRES
+from ostiary.repair.text_kinds import EXACT, FIRES
 from text_case import reviews
 
 from ostiary.api import Options, repair_model

@@ -19,7 +19,6 @@ from ostiary.core.store import read_record
 from ostiary.data import Data, stratified_rows
 from ostiary.data.texts import TextSet
 from ostiary.inputs import start
-from ostiary.models.language import LanguageModel
 from ostiary.repair.checks import pay_alone, too_many
 from ostiary.repair.fine_mixing import takes_base
 from ostiary.repair.flow import STANDARD, Before, figures, gentler, kept, picked, ready
