@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from benchmarks.text_bank import Case
 
 MODELS, SCANS, SCREENS, GUARDS, REPAIRS, SUMMARY = "models", "scans", "screens", "guards", "repairs", "summary"
-SCREENERS = ("label-contradiction", "bki", "cube")
+SCREENERS = ("label-contradiction", "bki", "cube", "onion")
 WATCHES = ("strip", "rap", "onion")
 ASKED = 300
 WORKS, ABOVE = 0.5, 0.2
@@ -60,7 +60,8 @@ def scan(folder: Path, trusted: Path) -> dict[str, Any]:
 
 def screen(data: Path, folder: Path, trusted: Path, method: str) -> dict[str, Any]:
     """What the sealed process runs: one screening, with scores and suspects."""
-    record = screen_data(data, folder, trusted=trusted, methods=[method], options=Options())
+    known = trusted if method == "onion" else None  # of these it alone looks at trusted texts
+    record = screen_data(data, folder, trusted=known, methods=[method], options=Options())
     where, result = read_record(record.id)[1], record.results[0]
     if not isinstance(result.evidence, SampleEvidence):
         return {"failed": result.reason}
