@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from benchmarks.common import Records, note, parse, parser
 from sklearn.metrics import roc_auc_score
 
@@ -171,11 +172,10 @@ class Bench:
             triggered = case.triggered(ASKED)
             texts = [*plain.texts, *triggered.texts]
             ids = [f"{at:06d}" for at in range(len(texts))]
-            write_texts(where / "asked.jsonl", TextSet(texts, ids=ids, name="asked"))
-            out = where / f"{method}.safetensors"
-            found = self.process.submit(
-                watch, folder, where / "trusted.jsonl", where / "asked.jsonl", method, out
-            ).result()
+            asked, out = where / f"{method}-asked.jsonl", where / f"{method}.safetensors"
+            labels = torch.cat([plain.labels, triggered.labels])
+            write_texts(asked, TextSet(texts, ids=ids, labels=labels, classes=plain.classes))
+            found = self.process.submit(watch, folder, where / "trusted.jsonl", asked, method, out).result()
             bad = np.arange(len(texts)) >= len(plain)
             scores, flagged = np.array(found.pop("scores")), np.array(found.pop("flagged"), bool)
             figures = {
