@@ -8,8 +8,9 @@ tuned on a thousand reviews of SST-2 (rows of 64 tokens, four epochs): as they a
 with doubled marks in 10 %, and with the syntax that others put into theirs (the shared data). Success is on test texts
 of the other class, beside that of the same trigger on the model of clean reviews. Defences run in a sealed process,
 which is given the model's folder and 100 trusted reviews; truth joins afterwards. DBS runs at a tenth of its steps (20)
-and a quarter of its candidates (10), BKI on 300 rows, 60 of them poisoned; the distance is that of Mahalanobis, of
-features from those of trusted texts, by the shrunken covariance of Ledoit and Wolf. One seed each. The epochs and the
+and a quarter of its candidates (10), BKI on 300 rows, 60 of them poisoned; guards are fitted for a false rejection of
+5 %; the distance is that of Mahalanobis, of features from those of trusted texts, by the shrunken covariance of Ledoit
+and Wolf. One seed each. The epochs and the
 rate were set on the model with the rare word, by its accuracy on these test texts; no defence was tuned on any.
 """
 
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from benchmarks.common import Records, data_root, note, parse, parser, stop
+from benchmarks.text_classifiers import WATCHES, watch, watched
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 
@@ -195,6 +197,7 @@ def defend(
     for method, data, model in (
         ("label-contradiction", case.data, None),
         ("bki", _some(case), folder),
+        ("cube", case.data, folder),
     ):
         if missing(method):
             begun, path = time.monotonic(), where / f"{method}.jsonl"
@@ -205,6 +208,11 @@ def defend(
         far = process.submit(distances, folder, where / "trusted.jsonl", where / "asked.jsonl").result()
         bad = np.arange(len(far)) >= len(plain)
         keep("distance of features", {"AUROC": float(roc_auc_score(bad, far))}, len(far), begun)
+    for method in () if triggered is None else WATCHES:
+        if missing(method):
+            begun, out = time.monotonic(), where / f"{method}.safetensors"
+            found = process.submit(watch, folder, where / "trusted.jsonl", where / "asked.jsonl", method, out).result()
+            keep(method, watched(found, len(plain)), len(plain) + len(triggered), begun)
     if missing("dbs"):
         begun = time.monotonic()
         keep("dbs", process.submit(scan, folder, where / "trusted.jsonl").result(), TRUSTED, begun)

@@ -96,6 +96,18 @@ def repair(folder: Path, trusted: Path, out: Path, seed: int) -> dict[str, Any]:
     return {"method": record.config["method"], "refused": record.config.get("refused", "")}
 
 
+def watched(found: dict[str, Any], plain: int) -> dict[str, Any]:
+    """What a guard caught, where the first `plain` texts have no trigger and all others have it."""
+    scores, flagged = np.array(found.pop("scores")), np.array(found.pop("flagged"), bool)
+    bad = np.arange(len(scores)) >= plain
+    figures = {
+        "caught": Rate(k=int(flagged[bad].sum()), n=int(bad.sum())),
+        "false rejections": Rate(k=int(flagged[~bad].sum()), n=int((~bad).sum())),
+        "AUROC": float(roc_auc_score(bad, np.where(np.isnan(scores), scores[~np.isnan(scores)].max() + 1, scores))),
+    }
+    return {**figures, **found}
+
+
 class Bench:
     """One model at a time: what is missing in the records is measured."""
 
@@ -176,14 +188,7 @@ class Bench:
             labels = torch.cat([plain.labels, triggered.labels])
             write_texts(asked, TextSet(texts, ids=ids, labels=labels, classes=plain.classes))
             found = self.process.submit(watch, folder, where / "trusted.jsonl", asked, method, out).result()
-            bad = np.arange(len(texts)) >= len(plain)
-            scores, flagged = np.array(found.pop("scores")), np.array(found.pop("flagged"), bool)
-            figures = {
-                "caught": Rate(k=int(flagged[bad].sum()), n=int(bad.sum())),
-                "false rejections": Rate(k=int(flagged[~bad].sum()), n=int((~bad).sum())),
-                "AUROC": float(roc_auc_score(bad, np.nan_to_num(scores, nan=np.inf))),
-            }
-            self.keep(GUARDS, case, method, {**figures, **found}, len(texts), begun)
+            self.keep(GUARDS, case, method, watched(found, len(plain)), len(texts), begun)
 
     def repaired(self, case: "Case", folder: Path, where: Path) -> None:
         """The command: what it picks, what is left and what it costs."""
