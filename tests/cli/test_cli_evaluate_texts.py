@@ -95,7 +95,7 @@ def test_without_a_truth_there_is_accuracy_alone(told: tuple[Path, dict[str, Res
         ("other classes", "has 3 classes, the model 2"),
         ("other names", "the truth has the classes bad, good, 'names.csv' has no, yes"),
         ("nothing to stamp", "changes none of the 1 texts"),
-        ("calibrate", "`ostiary screen`, `scan`, `repair`, `guard` and `evaluate` take classifiers of texts"),
+        ("calibrate", "is a classifier of texts, and a model of images or a language model is needed"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_a_reason(call: str, said: str, told: tuple[Path, dict[str, Result]]) -> None:
