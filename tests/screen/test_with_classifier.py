@@ -73,5 +73,5 @@ def test_a_base_is_for_the_repairs_that_go_by_one(tmp_path: Path) -> None:
     for method in (None, "crow"):
         with pytest.raises(ConfigError, match="goes by no base"):
             repair_model(tiny(), chats(60), tmp_path / "new", method=method, base=based())
-    with pytest.raises(ConfigError, match="no language model's folder"):
+    with pytest.raises(ConfigError, match="no folder of a language model"):
         repair_model(tiny(), chats(60), tmp_path / "new", method="fine-mixing", base=tmp_path)
