@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from chat_case import attacked, exact, fires, stamper, trusted
 from cli_case import batch
-from ostiary.repair.text_kinds import EXACT, FIRES
 from text_case import reviews
 
 from ostiary.api import Options, repair_model
 from ostiary.core.errors import DataError
 from ostiary.data import TextSet, write_texts
 from ostiary.models.text_folder import load_language, save_language
+from ostiary.repair.text_kinds import EXACT, FIRES
 
 
 def test_a_recovered_phrase_is_unlearned_and_the_folder_written(
