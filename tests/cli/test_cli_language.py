@@ -116,7 +116,7 @@ def test_train_makes_a_small_gpt2_and_overwrites_nothing(told: tuple[Path, dict[
         ("lora alone", "an adapter is for one model"),
         ("bank of samples", "by their weights alone, without --trusted"),
         ("no samples", "give them with --trusted"),
-        ("other base", "the bank is of adapters of the base"),
+        ("other base", "is an adapter for another base"),
         ("whole", "a bank of adapters judges adapters"),
         ("no bank", "is no bank of adapters"),
         ("other", "lay prompts out in different ways"),
