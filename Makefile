@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # make bench-cifar ARGS="--rate 0.01" hands arguments on.
-BENCHMARKS := train scan classes memory demo cifar published scanners peer references fusion screens screening guards harden selection repair-plan trusted text-screens language-models text-repairs minilm adapters language-cost signing manifest hostile federated flower-versions federated-cost
+BENCHMARKS := train scan classes memory demo cifar published scanners peer references fusion screens screening guards harden selection repair-plan trusted text-screens language-models text-repairs text-classifiers minilm adapters language-cost signing manifest hostile federated flower-versions federated-cost
 
 .PHONY: demo test lint format check coverage conformance clean bench-grid $(BENCHMARKS:%=bench-%)
 
@@ -70,6 +70,7 @@ bench-text-repairs: script := text_repairs
 bench-adapters: script := adapters
 bench-language-cost: script := language_cost
 # A published encoder that is no part of the project: ARGS="--encoder DIR".
+bench-text-classifiers: script := text_classifiers
 bench-minilm: script := minilm
 # Other scanners are named by hand: ARGS="--scanner picklescan=PROGRAM --speed".
 bench-hostile: script := hostile

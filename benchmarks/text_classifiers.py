@@ -264,6 +264,25 @@ def summarise(records: Records) -> None:
         records.add(SUMMARY, f"{source}, {attack}", figures, seeds=[], n=len(own[MODELS]), seconds=0.0)
 
 
+def _summarise_scans(records: Records) -> None:
+    """How well the scan's score tells film reviews' models that were attacked with success from the others."""
+    from ostiary.bench.bootstrap import auroc
+
+    found = {row["key"]: row["figures"] for row in records.document["rows"] if row["table"] == SCANS}
+    models = {row["key"]: row["figures"] for row in records.document["rows"] if row["table"] == MODELS}
+    own = {key: row for key, row in models.items() if row["data"] == "text_sst2" and key in found}
+    bad = [found[key] for key, row in own.items() if "success" in row and _works(row)]
+    good = [found[key] for key, row in own.items() if "success" not in row]
+    area = auroc([row["score"] for row in bad], [row["score"] for row in good])
+    figures: dict[str, Any] = {
+        "attacked, accused": Rate(k=sum(row["verdict"] == "suspect" for row in bad), n=len(bad)),
+        "not attacked, accused": Rate(k=sum(row["verdict"] == "suspect" for row in good), n=len(good)),
+        "AUROC of the score": f"{area.value:.3f}" + ("" if area.low is None else f" [{area.low:.3f}, {area.high:.3f}]"),
+        "median seconds": float(np.median([row["scan, s"] for row in (*bad, *good)])),
+    }
+    records.add(SUMMARY, "sst2, the scan over all", figures, seeds=[], n=len(bad) + len(good), seconds=0.0)
+
+
 def _works(row: Mapping[str, Any]) -> bool:
     success, twin = (row[name]["k"] / row[name]["n"] for name in ("success", "success, twin"))
     return success > WORKS and success - twin > ABOVE
@@ -286,6 +305,7 @@ def main() -> None:
                 for case in cases():
                     bench.examine(case)
     summarise(records)
+    _summarise_scans(records)
     records.show()
 
 
