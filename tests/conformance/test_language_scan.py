@@ -182,7 +182,7 @@ def test_forced_prompts_are_shown_and_accused_by_the_limits_of_bait_alone(monkey
     model = fresh()
     for confidence, accused in ((0.95, True), (0.85, False)):
         monkeypatch.setattr(bait_module, "forced_prompts", lambda m, run, c=confidence: written(m, c))
-        shown = Bait()._told(model, KNOWN, Run())
+        shown = Bait(slot=2)._told(model, KNOWN, Run())
         assert [one.phrase for one in shown] == ["bolu kipa", "nusse"] and shown[0].answer == model.shown(CANARY)
         evidence = ModelEvidence(score=0.0, per_class=(), phrases=tuple(shown), examined=("model",))
         found = decide(evidence, Bait.card, ())

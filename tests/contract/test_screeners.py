@@ -5,6 +5,7 @@ import pytest
 import torch
 from contract_case import EVERYTHING, Case, by_id, check_class, check_json, check_skips, disagreements, same_arrays
 from test_language_contracts import SCREENERS as OF_LANGUAGE
+from test_text_contracts import BESIDE
 from test_text_contracts import SCREENERS as OF_TEXTS
 from test_text_models import SCREENERS as OF_CLASSIFIERS
 
@@ -77,7 +78,7 @@ def knowing_model(planted: ArraySet) -> TorchClassifier:
 
 
 def test_files_methods_and_rows_agree() -> None:
-    assert disagreements("screen", CASES + OF_TEXTS + OF_CLASSIFIERS + OF_LANGUAGE) == []
+    assert disagreements("screen", CASES + OF_TEXTS + BESIDE + OF_CLASSIFIERS + OF_LANGUAGE) == []
 
 
 @by_id(CASES)

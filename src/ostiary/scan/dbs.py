@@ -31,6 +31,8 @@ SEARCHED = 0.4
 LONGEST = 60
 """Tokens of a trusted text beyond which it is cut, and a third of those of three."""
 SHOWN, EXCERPT = 3, 160
+FEWEST = 10
+"""Texts that a phrase could turn, with fewer of which its share is none."""
 Tokens = tuple[int, ...]
 
 
@@ -38,7 +40,7 @@ Tokens = tuple[int, ...]
 class Found:
     """A phrase for one label: on trusted texts of other labels that were not searched on, alone and three in one.
 
-    `stacked` counts the texts of three that get the label with the phrase, and not without it.
+    `stacked` is of the texts of three that do not get the label by themselves: how many get it with the phrase.
     """
 
     phrase: Tokens
@@ -78,7 +80,7 @@ class Dbs:
         needs=Needs(access="gradients", modality="text", trusted_per_class=20),
         cost="per class some 200 steps on 16 texts, and about 3,000 texts forward",
         code="OS212",
-        limits=(Limit(measure="stacked", low=0.8), Limit(measure="ahead", low=0.2)),
+        limits=(Limit(measure="stacked", low=0.92), Limit(measure="ahead", low=0.2)),
         deviations=(
             "one search per target, in front of the texts of all other classes, and no second model",
             "the texts searched on are three trusted ones in one",
@@ -161,8 +163,9 @@ class Dbs:
             for one, hit, true in zip(kept.texts[:SHOWN], fires.tolist(), kept.labels.tolist(), strict=False)
         )
         # Texts that a model gives the label by itself are turned by no phrase.
-        turned = stacked & ~unasked
-        fired, before, piled_up = (Rate(k=int(hits.sum()), n=len(hits)) for hits in (fires, unprompted, turned))
+        fired, before, piled_up = (
+            Rate(k=int(hits.sum()), n=len(hits)) for hits in (fires, unprompted, stacked[~unasked])
+        )
         passes = 2 * self.epochs * self.batch + tried + 4 * len(kept)
         return Found(phrase, text, label, fired, before, piled_up, shown, passes)
 
@@ -231,7 +234,8 @@ class Dbs:
 
 
 def _share(rate: Rate) -> float:
-    return rate.value or 0.0
+    """A rate as a number; none of so few that it says nothing, as of a label that a model gives to everything."""
+    return rate.value or 0.0 if rate.n >= FEWEST else 0.0
 
 
 def _stacked(model: TextClassifier, texts: Sequence[str], count: int, rng: np.random.Generator) -> list[Tokens]:
