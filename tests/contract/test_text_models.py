@@ -19,7 +19,10 @@ from ostiary.core.run import Run
 from ostiary.guard.fitted import load_guard
 from ostiary.screen.summary import summariser
 
-SCANNERS = (Case(id="text.scan.dbs", tiny={"epochs": 20, "candidates": 10, "beams": 2}),)
+SCANNERS = (
+    Case(id="text.scan.dbs", tiny={"epochs": 20, "candidates": 10, "beams": 2}),
+    Case(id="text.scan.few-shot-perturbation", tiny={"draws": 2, "held": 20, "steps": 5}),
+)
 SCREENERS = (Case(id="text.screen.bki"), Case(id="text.screen.cube"))
 GUARDS = (
     Case(id="text.guard.onion"),

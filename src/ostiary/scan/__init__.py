@@ -15,4 +15,5 @@ METHODS = {
     "text.scan.phrase-trial": "ostiary.scan.phrase_trial:PhraseTrial",
     "text.scan.adapter-spectrum": "ostiary.scan.adapter_spectrum:AdapterSpectrum",
     "text.scan.dbs": "ostiary.scan.dbs:Dbs",
+    "text.scan.few-shot-perturbation": "ostiary.scan.few_shot:FewShotPerturbation",
 }
