@@ -70,7 +70,11 @@ class FewShotPerturbation:
             "judged by the share of held-out texts that get the label",
             "it ranks and accuses nobody, where the paper tells models apart",
         ),
-        blind_spots=(),
+        blind_spots=(
+            "no AUROC is known: it was tried on four develop classifiers of reviews alone, where it tells nothing",
+            "there the attacker's label scored 0.09 and 0.01, and -0.04 with other draws; unattacked labels up to 0.04",
+            "in a small classifier one change of attention moves every text, attacked or not: it carries over anyway",
+        ),
         marks=frozenset({"mechanism"}),
     )
 
