@@ -144,13 +144,14 @@ class FewShotPerturbation:
             rest = [share for other, share in shares.items() if other != label]
             fired = torch.cat([one.fired for one in tried])
             measures = {
-                "ahead": shares[label] - (sum(rest) / len(rest) if rest else 0.0),
                 "carried": float(np.mean([one.carried for one in tried])),
                 "spread": float(np.mean([one.spread for one in tried])),
                 "norm": float(np.mean([one.norm for one in tried])),
             }
             rates = {"share": Rate(k=int(fired.sum()), n=len(fired))}
-            rows.append(ClassScore(label=label, score=measures["ahead"], measures=measures, rates=rates))
+            # Out of time after one label there is nothing to hold it against.
+            score = shares[label] - sum(rest) / len(rest) if rest else None
+            rows.append(ClassScore(label=label, score=score, measures=measures, rates=rates))
         tries = sum(map(len, found.values()))
         return ModelEvidence(
             score=max((row.score for row in rows if row.score is not None), default=None),
