@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from benchmarks.text_bank import Case
 
 MODELS, SCANS, SCREENS, GUARDS, REPAIRS, SUMMARY = "models", "scans", "screens", "guards", "repairs", "summary"
+FEW = "few-shot perturbation"
 SCREENERS = ("label-contradiction", "bki", "cube", "onion")
 WATCHES = ("strip", "rap", "onion")
 ASKED = 300
@@ -57,6 +58,14 @@ def scan(folder: Path, trusted: Path) -> dict[str, Any]:
     if isinstance(found, ModelEvidence):
         told["score"] = found.score
     return {**told, "phrase": phrases[0].phrase} if phrases else told
+
+
+def few_shot(folder: Path, trusted: Path) -> dict[str, Any]:
+    """What the sealed process runs: how far what is fitted on eight texts carries over, label by label."""
+    record = scan_model(folder, trusted, methods=["few-shot-perturbation"], options=Options())
+    found = record.results[0].evidence
+    rows = found.per_class if isinstance(found, ModelEvidence) else ()
+    return {f"label {row.label}": row.score for row in rows} | {"scan, s": record.results[0].seconds}
 
 
 def screen(data: Path, folder: Path, trusted: Path, method: str) -> dict[str, Any]:
@@ -158,6 +167,10 @@ class Bench:
             begun = time.monotonic()
             found = self.process.submit(scan, folder, where / "trusted.jsonl").result()
             self.keep(SCANS, case, "", found, len(open_texts(where / "trusted.jsonl")), begun)
+        if not self.done(FEW, case):
+            begun = time.monotonic()
+            found = self.process.submit(few_shot, folder, where / "trusted.jsonl").result()
+            self.keep(FEW, case, "", found, len(open_texts(where / "trusted.jsonl")), begun)
 
     def screened(self, case: "Case", folder: Path, where: Path) -> None:
         """Each screening of the training set, with the model that learnt it."""
@@ -280,6 +293,14 @@ def _summarise_scans(records: Records) -> None:
         "AUROC of the score": f"{area.value:.3f}" + ("" if area.low is None else f" [{area.low:.3f}, {area.high:.3f}]"),
         "median seconds": float(np.median([row["scan, s"] for row in (*bad, *good)])),
     }
+    few = {row["key"]: row["figures"] for row in records.document["rows"] if row["table"] == FEW}
+    towards = [few[key]["label 1"] for key, row in own.items() if key in few and "success" in row and _works(row)]
+    either = [
+        few[key][f"label {at}"] for key, row in own.items() if key in few and "success" not in row for at in (0, 1)
+    ]
+    area = auroc(towards, either)
+    if area.value is not None:
+        figures["AUROC of few-shot perturbation, target against labels of models not attacked"] = area.value
     records.add(SUMMARY, "sst2, the scan over all", figures, seeds=[], n=len(bad) + len(good), seconds=0.0)
 
 
