@@ -155,12 +155,11 @@ def right(model: TextClassifier, data: TextSet) -> Rate:
 
 
 def cases() -> Iterator[Case]:
-    """The bank, seed by seed: film reviews and news under their attacks, and those that nobody attacked."""
-    for seed in UNPOISONED:
-        yield Case(SST2, NONE, seed)
-        if seed in SEEDS:
-            yield from (Case(SST2, attack, seed) for attack in (*OURS, SYNTAX_OTHERS, BIBLE_OTHERS))
-            yield from (Case(NEWS, attack, seed) for attack in (NONE, BIBLE_OTHERS))
+    """The bank: reviews that nobody attacked, then, seed by seed, reviews and news under their attacks."""
+    yield from (Case(SST2, NONE, seed) for seed in UNPOISONED)
+    for seed in SEEDS:
+        yield from (Case(SST2, attack, seed) for attack in (*OURS, SYNTAX_OTHERS, BIBLE_OTHERS))
+        yield from (Case(NEWS, attack, seed) for attack in (NONE, BIBLE_OTHERS))
 
 
 def twin_of(case: Case) -> Case:
