@@ -75,11 +75,14 @@ def test_a_repair_that_is_broken_off_or_too_dear_leaves_nothing(
     assert not any(tmp_path.iterdir())
 
 
-def test_phrases_that_nobody_accused_are_unlearned_with_a_caution(
+def test_phrases_that_nobody_accused_are_unlearned_where_that_is_named_with_a_caution(
     tmp_path: Path, scanned: str, runs: tuple[Path, str, str]
 ) -> None:
-    record = repair_model(clean(), trusted(160), tmp_path / "new", scan=runs[2])
-    assert record.config["method"] == "text.repair.phrase-unlearning" and (tmp_path / "new").is_dir(), record.results
+    record = repair_model(clean(), trusted(160), tmp_path / "tuned", scan=runs[2])
+    assert record.config["method"] == "text.repair.fine-tuning" and (tmp_path / "tuned").is_dir(), record.results
+    assert "OS945" not in [one.code for one in record.cautions]
+    record = repair_model(clean(), trusted(160), tmp_path / "new", scan=runs[2], method="phrase-unlearning")
+    assert (tmp_path / "new").is_dir(), record.results
     (caution,) = [one for one in record.cautions if one.code == "OS945"]
     assert "accused nothing" in caution.text and caution.text.count("'") == 4
     told = record.results[0].evidence

@@ -292,7 +292,7 @@ CAUTIONS: tuple[Code, ...] = (
     Code(
         "OS945",
         "phrases are unlearned that nobody accused",
-        "The scan accused no phrase of the classifier, so that those were unlearned that turn most texts to a class, "
+        "The scan accused no phrase of the classifier, so that those are unlearned that turn most texts to a class, "
         "which are ordinary words in a model that nobody attacked. A style, a sentence, a longer phrase is left by it.",
         "ostiary repair",
         "ordinary words that speak for a class",

@@ -43,9 +43,10 @@ def repair_texts(
     As `ostiary.repair.flow`: a quarter of the trusted rows is kept apart and measures exact answers and tokens of the
     answers, or the accuracy, each of which refuses a repair that costs more than `max_loss` points and than chance
     explains; a class that pays alone is a caution. Without `method` the phrases that the scan accuses are unlearned. A
-    language model without one gets CROW; of a classifier those are unlearned that turn most texts to a class, with a
-    caution, or it is fine-tuned where none was searched. `base` is for the repairs that go by one, and must then be
-    named by `method`. The verdict is that of the scan of the repaired model. Raises OstiaryError for unusable inputs.
+    language model without one gets CROW, a classifier is fine-tuned; unlearning that is named takes of a classifier the
+    phrases that turn most texts to a class where none is accused, with a caution. `base` is for the repairs that go by
+    one, and must then be named by `method`. The verdict is that of the scan of the repaired model. Raises OstiaryError
+    for unusable inputs.
     """
     refuse_existing(out)
     kind, trusted = kind_of(model), rows_for(model, given)
@@ -58,8 +59,9 @@ def repair_texts(
     if options.time_limit is not None:
         options = dataclasses.replace(options, time_limit=max(0.0, options.time_limit - (time.monotonic() - begun)))
     accused = phrases_found(before.results)
-    phrases = accused or (phrases_searched(before.results) if kind is CLASSIFIER else ())
-    chosen = named or (WITH_PHRASE if phrases else kind.without_phrase)
+    chosen = named or (WITH_PHRASE if accused else kind.without_phrase)
+    searched = kind is CLASSIFIER and named == WITH_PHRASE
+    phrases = accused or (phrases_searched(before.results) if searched else ())
     built = picked(made, chosen, extra)
     built = built if base is None else dataclasses.replace(built, base=base)
     tune, check = (trusted.subset(rows) for rows in stratified_rows(trusted.labels, (0.75, 0.25), options.seed))
@@ -72,7 +74,7 @@ def repair_texts(
         session.digests["base"] = base.digest
     if verdict(before.results, session.classes) == "incomplete":
         session.caution("OS910", f"the scan before the repair was not whole; {chosen} was chosen without")
-    if phrases and not accused and chosen == WITH_PHRASE:
+    if phrases and not accused:
         told = ", ".join(f"'{one.phrase}'" for one in phrases)
         session.caution("OS945", f"the scan accused nothing; what is unlearned only turns most texts: {told}")
     evidence = ModelEvidence(score=None, per_class=(), phrases=phrases, examined=())
