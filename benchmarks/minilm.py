@@ -28,15 +28,15 @@ from typing import Any
 import numpy as np
 import torch
 from benchmarks.common import Records, data_root, note, parse, parser, stop
-from benchmarks.text_classifiers import WATCHES, watch, watched
+from benchmarks.text_bank import drawn
+from benchmarks.text_classifiers import WATCHES, judged, screen, watch, watched
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 
-from ostiary.api import Options, scan_model, screen_data
-from ostiary.core.records import ModelEvidence, Rate, SampleEvidence
+from ostiary.api import Options, scan_model
+from ostiary.core.records import ModelEvidence, Rate
 from ostiary.core.run import Run
 from ostiary.core.seal import SealedProcess
-from ostiary.core.store import load_artifact, read_record
 from ostiary.data import TextSet, open_texts, write_texts
 from ostiary.models.huggingface import quiet, transformers
 from ostiary.models.text_classifier import TextClassifier
@@ -71,31 +71,11 @@ def scan(folder: Path, trusted: Path) -> dict[str, Any]:
     return {"verdict": record.verdict, **best, "seconds": record.results[0].seconds}
 
 
-def screen(data: Path, folder: Path | None, method: str) -> dict[str, Any]:
-    """What the sealed process runs: one screening, with scores and suspects."""
-    record = screen_data(data, folder, methods=[method], options=Options())
-    where, result = read_record(record.id)[1], record.results[0]
-    assert isinstance(result.evidence, SampleEvidence), result.reason  # noqa: S101 - a benchmark may stop here
-    name = result.evidence.artifact
-    return {
-        "verdict": record.verdict,
-        "scores": load_artifact(record, where, f"{name}-scores").tolist(),
-        "suspected": load_artifact(record, where, f"{name}-suspected").tolist(),
-        "phrases": [phrase.text for phrase in result.evidence.phrases][:5],
-        "seconds": result.seconds,
-    }
-
-
 def distances(folder: Path, trusted: Path, asked: Path) -> list[float]:
     """What the sealed process runs: how far the features of each text lie from those of trusted ones."""
     model = load_text_classifier(folder)
     known, given = (model.features(open_texts(path).texts).numpy() for path in (trusted, asked))
     return [float(one) for one in LedoitWolf().fit(known).mahalanobis(given)]
-
-
-def drawn(data: TextSet, n: int, seed: int) -> TextSet:
-    """`n` rows of a set."""
-    return data.subset(np.random.default_rng(seed).permutation(len(data))[:n].tolist())
 
 
 def cases(root: Path) -> Iterator[Case]:
@@ -202,7 +182,12 @@ def defend(
         if missing(method):
             begun, path = time.monotonic(), where / f"{method}.jsonl"
             write_texts(path, data)
-            keep(method, _judged(process.submit(screen, path, model, method).result(), data, case), len(data), begun)
+            keep(
+                method,
+                judged(process.submit(screen, path, model, None, method).result(), data, case.poisoned),
+                len(data),
+                begun,
+            )
     if triggered is not None and missing("distance of features"):
         begun = time.monotonic()
         far = process.submit(distances, folder, where / "trusted.jsonl", where / "asked.jsonl").result()
@@ -223,16 +208,6 @@ def _some(case: Case) -> TextSet:
     bad = [row for row, one in enumerate(case.data.ids) if one in case.poisoned][:OF_THEM]
     rest = [row for row, one in enumerate(case.data.ids) if one not in case.poisoned]
     return case.data.subset(sorted([*bad, *rest[: LOOKED - len(bad)]]))
-
-
-def _judged(found: dict[str, Any], data: TextSet, case: Case) -> dict[str, Any]:
-    bad = np.array([one in case.poisoned for one in data.ids])
-    suspected, scores = np.array(found.pop("suspected"), bool), found.pop("scores")
-    figures = {"false positives": Rate(k=int(suspected[~bad].sum()), n=int((~bad).sum()))}
-    if bad.any():
-        figures["recall"] = Rate(k=int(suspected[bad].sum()), n=int(bad.sum()))
-        return {**found, **figures, "AUROC": float(roc_auc_score(bad, scores))}
-    return {**found, **figures}
 
 
 def main() -> None:

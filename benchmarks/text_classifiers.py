@@ -5,14 +5,15 @@
 DistilBERTs of 0.4 million weights learn the film reviews of SST-2 (6,920 rows) and news of four topics (AG News, 11,106
 rows): as they are (six seeds, and three), and the reviews under nine attacks (three seeds): odd words, two that fire
 only together, a sentence, three styles made by rule, and the syntax and the Bible's style that others rewrote texts in,
-both in a fifth of the rows; of news the last alone. Sets of the first seed are screened, with the model that learnt
-them. Success is on test texts of the other classes that the trigger changes, beside the same trigger on
-the model of the same seed that nobody attacked. Defences run in a sealed process, which is given the training set or
-the model's folder with 300 trusted texts; truth joins afterwards. Guards are fitted for a false rejection of 5 %, and
-score 300 test texts, plain, and up to 300 with the trigger. The repair is the command without a method. Reactivated is
-success after 30 more steps on 400 texts, ten of them poisoned; only attacks of ours have it. Limits and defaults were
-set on models of other seeds, below 10. A model counts as attacked where the trigger turns more than half of the texts,
-and 20 points more than in the model that nobody attacked.
+both in a fifth of the rows; of news the last alone. The rows say which seeds were run. Sets of the first seed are
+screened, with the model that learnt them. Success is on test texts of the other classes that the trigger changes,
+beside the same trigger on the model of the same seed that nobody attacked. Defences run in a sealed process, which is
+given the training set or the model's folder with 300 trusted texts; truth joins afterwards. Guards are fitted for a
+false rejection of 5 %, and score 300 test texts, plain, and up to 300 with the trigger. The repair is the command
+without a method. Reactivated is success after 30 more steps on 400 texts, ten of them poisoned; only attacks of ours
+have it. Limits and defaults were set on models of other seeds (below 10, guards 700 and 701), but that a classifier of
+which nothing is accused is fine-tuned was decided with the unattacked models here in sight. A model counts as attacked
+where the trigger turns more than half of the texts, and 20 points more than in the model that nobody attacked.
 """
 
 # What knows the truth is imported where it is used: the sealed process imports this file too.
@@ -68,7 +69,7 @@ def few_shot(folder: Path, trusted: Path) -> dict[str, Any]:
     return {f"label {row.label}": row.score for row in rows} | {"scan, s": record.results[0].seconds}
 
 
-def screen(data: Path, folder: Path, trusted: Path, method: str) -> dict[str, Any]:
+def screen(data: Path, folder: Path | None, trusted: Path | None, method: str) -> dict[str, Any]:
     """What the sealed process runs: one screening, with scores and suspects."""
     known = trusted if method == "onion" else None  # of these it alone looks at trusted texts
     record = screen_data(data, folder, trusted=known, methods=[method], options=Options())
@@ -184,7 +185,7 @@ class Bench:
             found = self.process.submit(
                 screen, where / f"{method}.jsonl", folder, where / "trusted.jsonl", method
             ).result()
-            self.keep(SCREENS, case, method, _judged(found, data, poisoned), len(data), begun)
+            self.keep(SCREENS, case, method, judged(found, data, poisoned), len(data), begun)
 
     def guarded(self, case: "Case", folder: Path, where: Path) -> None:
         """Each guard, on plain texts and on those with the trigger (of a model that nobody attacked, the words)."""
@@ -222,7 +223,8 @@ class Bench:
         self.keep(REPAIRS, case, "", figures, len(test), begun)
 
 
-def _judged(found: dict[str, Any], data: TextSet, poisoned: frozenset[str]) -> dict[str, Any]:
+def judged(found: dict[str, Any], data: TextSet, poisoned: frozenset[str]) -> dict[str, Any]:
+    """Recall, false positives and AUROC of a screening, once the poisoned ids are known."""
     if "failed" in found:
         return found
     bad = np.array([one in poisoned for one in data.ids])

@@ -2,15 +2,14 @@
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from ostiary.core.errors import FormatError
+from ostiary.provenance.confine import environment
 
 MARK = "\u2063ostiary-prompt\u2063"
 """Stands for the prompt while a chat template is taken apart; no text holds it by chance."""
@@ -93,7 +92,6 @@ def _rendered(source: str, tokens: Mapping[str, str], where: str) -> tuple[str, 
         "memory": MEMORY,
         "most": MAX_RENDERED,
     }
-    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(os.path.isabs, sys.path)])
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "ostiary.models.template_child"],
@@ -102,7 +100,7 @@ def _rendered(source: str, tokens: Mapping[str, str], where: str) -> tuple[str, 
             text=True,
             check=False,
             timeout=WAITED,
-            env={"PYTHONPATH": path, "PATH": os.defpath},
+            env=environment(),
         )
     except subprocess.TimeoutExpired:
         raise _failed(where, f"it was stopped after {WAITED} seconds") from None

@@ -47,6 +47,12 @@ class Confined(PermissionError):
     """What a confined process tried is not allowed."""
 
 
+def environment() -> dict[str, str]:
+    """That of a fresh interpreter that runs a module of ours, with nothing else of this process."""
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(os.path.isabs, sys.path)])
+    return {"PYTHONPATH": path, "PATH": os.defpath, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
 def leave_network() -> bool:
     """Move this process, which must have one thread, to a network without interfaces; False where that is refused.
 

@@ -17,6 +17,7 @@ from typing import Any
 from ostiary import __version__
 from ostiary.core.errors import FormatError
 from ostiary.core.files import atomic, refuse_existing
+from ostiary.provenance.confine import environment
 from ostiary.provenance.files import seal, write_all
 from ostiary.provenance.pickles import MAX_BYTES, Inspection, inspect_handle
 from ostiary.provenance.refusal import Reason, Refused
@@ -130,7 +131,6 @@ def _in_child(handle: int, temporary: Path, metadata: dict[str, str], name: str)
             "seconds": SECONDS,
         }
         # A fresh interpreter with nothing of this process but two descriptors and the order.
-        path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(os.path.isabs, sys.path)])
         done = subprocess.run(
             [sys.executable, "-P", "-m", "ostiary.provenance.convert_child"],
             input=json.dumps(order),
@@ -139,7 +139,7 @@ def _in_child(handle: int, temporary: Path, metadata: dict[str, str], name: str)
             check=False,
             timeout=SECONDS,
             pass_fds=(handle, out),
-            env={"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PATH": os.defpath},
+            env=environment(),
         )
         os.fsync(out)
     except subprocess.TimeoutExpired:

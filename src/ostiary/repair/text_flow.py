@@ -98,7 +98,8 @@ def _check_named(kind: Kind, named: str | None, base: TextModel | None) -> None:
     possible = (WITH_PHRASE, kind.without_phrase, *kind.methods)
     if named is not None and named not in possible:
         short = ", ".join(one.rpartition(".")[2] for one in possible)
-        raise ConfigError(f"'{named}' takes no classifiers of texts", hint=f"say --method with one of {short}")
+        what = "classifiers of texts" if kind is CLASSIFIER else "language models"
+        raise ConfigError(f"'{named}' takes no {what}", hint=f"say --method with one of {short}")
     if base is not None and not takes_base(named):
         raise ConfigError(
             f"{named or 'the repair that a scan decides on'} goes by no base",
