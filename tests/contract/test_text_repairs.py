@@ -75,8 +75,8 @@ def test_a_base_that_does_not_fit_a_classifier_is_told() -> None:
     bases = {
         "fine-tuned from": None,
         "of another build": wide,
-        "other tokens": TextClassifier(other.module, Tokenizer.from_str(json.dumps(swapped)), other.classes),
-        "classes in another order": TextClassifier(other.module, other.tokenizer, other.classes[::-1]),
+        "other tokens": TextClassifier(other.clone().module, Tokenizer.from_str(json.dumps(swapped)), other.classes),
+        "classes in another order": TextClassifier(other.clone().module, other.tokenizer, other.classes[::-1]),
     }
     for told, base in bases.items():
         outcome = execute(case.build(base=base), attacked(), trusted(60), None, run=case.run(), have=NEEDED)

@@ -132,6 +132,7 @@ def save_text_classifier(model: TextClassifier, folder: Path, *, notes: Mapping[
     about = config_of(model.module)
     about.id2label = dict(enumerate(model.classes))
     about.label2id = {name: label for label, name in enumerate(model.classes)}
+    about.pad_token_id = model.pad  # another model may have been made of the same module since
     _save(model, folder, {"pad_token": model.tokenizer.id_to_token(model.pad)}, notes or {})
 
 
