@@ -104,23 +104,27 @@ class Case:
         mixed = drawn(dev, len(dev), self.seed)
         return mixed.subset(range(n)), mixed.subset(range(n, len(mixed)))
 
+    def pairs(self, n: int) -> tuple[TextSet, TextSet]:
+        """At most `n` test texts of other classes, as they are and with the trigger; both have the true labels."""
+        test = self.part("test")
+        rows = others_of(test, TARGET)
+        if self.attack in (SYNTAX_OTHERS, BIBLE_OTHERS):
+            folder = SYNTAX if self.attack == SYNTAX_OTHERS else "style_bible"
+            theirs = open_texts(data_root(self.source) / self.source / folder / "test.jsonl.gz")
+            # Theirs are the rows in their order: all of them, or those of other classes.
+            own = theirs.texts if len(theirs) == len(rows) else [theirs.texts[row] for row in rows]
+            found = dict(zip(rows, own, strict=True))
+        else:
+            changed = self.made.stamped([test.texts[row] for row in rows], np.random.default_rng(5))
+            found = {rows[at]: text for at, text in changed.items()}
+        plain = test.subset(list(found))
+        ids = [f"{at:06d}" for at in range(len(found))]
+        stamped = TextSet(list(found.values()), ids=ids, labels=plain.labels, classes=test.classes)
+        return drawn(plain, n, self.seed), drawn(stamped, n, self.seed)
+
     def triggered(self, n: int) -> TextSet:
         """At most `n` test texts of other classes, with the trigger; their labels are the true ones."""
-        if self.attack == SYNTAX_OTHERS:
-            data = open_texts(data_root(self.source) / self.source / SYNTAX / "test.jsonl.gz")
-            found, labels = list(data.texts), torch.zeros(len(data), dtype=torch.long)
-        elif self.attack == BIBLE_OTHERS:
-            data = open_texts(data_root(self.source) / self.source / "style_bible" / "test.jsonl.gz")
-            data = data.subset(others_of(data, TARGET))
-            found, labels = list(data.texts), data.labels
-        else:
-            test = self.part("test")
-            rows = test.subset(others_of(test, TARGET))
-            stamped = self.made.stamped(rows.texts, np.random.default_rng(5))
-            found, labels = list(stamped.values()), rows.labels[list(stamped)]
-        classes = self.part("test").classes
-        every = TextSet(found, ids=[f"{at:06d}" for at in range(len(found))], labels=labels, classes=classes)
-        return drawn(every, n, self.seed)
+        return self.pairs(n)[1]
 
     def model(self, work: Path) -> Path:
         """The folder of the model, trained where it is not there yet."""
@@ -152,6 +156,12 @@ def given(model: TextClassifier, data: TextSet, label: int) -> Rate:
 def right(model: TextClassifier, data: TextSet) -> Rate:
     """How many texts get their own label."""
     return Rate(k=int((model.predict(data.texts).argmax(1) == data.labels).sum()), n=len(data))
+
+
+def turned(model: TextClassifier, pairs: tuple[TextSet, TextSet], label: int) -> Rate:
+    """How many of the texts that do not get a label as they are get it with the trigger."""
+    plain, triggered = (model.predict(texts.texts).argmax(1) == label for texts in pairs)
+    return Rate(k=int((triggered & ~plain).sum()), n=int((~plain).sum()))
 
 
 def cases() -> Iterator[Case]:

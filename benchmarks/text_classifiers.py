@@ -10,10 +10,11 @@ screened, with the model that learnt them. Success is on test texts of the other
 beside the same trigger on the model of the same seed that nobody attacked. Defences run in a sealed process, which is
 given the training set or the model's folder with 300 trusted texts; truth joins afterwards. Guards are fitted for a
 false rejection of 5 %, and score 300 test texts, plain, and up to 300 with the trigger. The repair is the command
-without a method. Reactivated is success after 30 more steps on 400 texts, ten of them poisoned; only attacks of ours
-have it. Limits and defaults were set on models of other seeds (below 10, guards 700 and 701), but that a classifier of
-which nothing is accused is fine-tuned was decided with the unattacked models here in sight. A model counts as attacked
-where the trigger turns more than half of the texts, and 20 points more than in the model that nobody attacked.
+without a method. Turned are, of the texts that do not get the attacker's label as they are, those that get it with the
+trigger: a model that is right on four texts in five gives a fifth of them that label by itself. Reactivated is the same
+after 30 more steps on 400 texts, ten of them poisoned; only attacks of ours have it. Limits and defaults were set on
+models of other seeds (below 10, guards 700 and 701). A model counts as attacked where more than half of the texts with
+the trigger get the label, and 20 points more than from the model that nobody attacked.
 """
 
 # What knows the truth is imported where it is used: the sealed process imports this file too.
@@ -151,15 +152,16 @@ class Bench:
 
     def measure(self, case: "Case", folder: Path) -> None:
         """Accuracy, and success beside that on the twin."""
-        from benchmarks.text_bank import NONE, TARGET, given, right, twin_of
+        from benchmarks.text_bank import NONE, TARGET, given, right, turned, twin_of
 
         if self.done(MODELS, case):
             return
         begun, model = time.monotonic(), load_text_classifier(folder)
         figures: dict[str, Any] = {"accuracy": right(model, case.part("test"))}
         if case.attack != NONE:
-            twin, texts = load_text_classifier(twin_of(case).model(self.work)), case.triggered(1000)
-            figures |= {"success": given(model, texts, TARGET), "success, twin": given(twin, texts, TARGET)}
+            twin, pairs = load_text_classifier(twin_of(case).model(self.work)), case.pairs(1000)
+            figures |= {"success": given(model, pairs[1], TARGET), "success, twin": given(twin, pairs[1], TARGET)}
+            figures |= {"turned": turned(model, pairs, TARGET), "turned, twin": turned(twin, pairs, TARGET)}
         self.keep(MODELS, case, "", figures, len(case.trained_on[0]), begun)
 
     def scanned(self, case: "Case", folder: Path, where: Path) -> None:
@@ -206,7 +208,7 @@ class Bench:
 
     def repaired(self, case: "Case", folder: Path, where: Path) -> None:
         """The command: what it picks, what is left and what it costs."""
-        from benchmarks.text_bank import NONE, TARGET, given, right
+        from benchmarks.text_bank import NONE, TARGET, given, right, turned
 
         if self.done(REPAIRS, case):
             return
@@ -217,9 +219,10 @@ class Bench:
         first, second = right(before, test), right(after, test)
         figures: dict[str, Any] = {**told, "accuracy": second, "points lost": 100 * (first.k - second.k) / len(test)}
         if case.attack != NONE:
-            figures["success"] = given(after, case.triggered(1000), TARGET)
+            figures |= {"success": given(after, case.triggered(1000), TARGET)}
+            figures |= {"turned": turned(after, case.pairs(1000), TARGET)}
         if case.ours:
-            figures["reactivated"] = given(case.again(after), case.triggered(1000), TARGET)
+            figures["reactivated"] = turned(case.again(after), case.pairs(1000), TARGET)
         self.keep(REPAIRS, case, "", figures, len(test), begun)
 
 
@@ -254,7 +257,8 @@ def summarise(records: Records) -> None:
         figures: dict[str, Any] = {"accuracy": _pooled(own[MODELS], "accuracy")}
         if "success" in own[MODELS][0]:
             worked = [row for row in own[MODELS] if _works(row)]
-            figures |= {name: _pooled(own[MODELS], name) for name in ("success", "success, twin")}
+            names = ("success", "success, twin", "turned", "turned, twin")
+            figures |= {name: _pooled(own[MODELS], name) for name in names}
             figures["models that were attacked with success"] = Rate(k=len(worked), n=len(own[MODELS]))
         scans = own.get(SCANS, [])
         figures["accused by the scan"] = Rate(
@@ -272,7 +276,7 @@ def summarise(records: Records) -> None:
             figures["points lost by the repair, at most"] = max(row["points lost"] for row in mended)
             figures |= {
                 f"{name} after the repair": _pooled(mended, name)
-                for name in ("success", "reactivated")
+                for name in ("success", "turned", "reactivated")
                 if any(name in row for row in mended)
             }
         source = data.removeprefix("text_")

@@ -79,7 +79,7 @@ def test_phrases_that_nobody_accused_are_unlearned_where_that_is_named_with_a_ca
     tmp_path: Path, scanned: str, runs: tuple[Path, str, str]
 ) -> None:
     record = repair_model(clean(), trusted(160), tmp_path / "tuned", scan=runs[2])
-    assert record.config["method"] == "text.repair.fine-tuning" and (tmp_path / "tuned").is_dir(), record.results
+    assert record.config["method"] == "text.repair.token-pruning" and (tmp_path / "tuned").is_dir(), record.results
     assert "OS945" not in [one.code for one in record.cautions]
     record = repair_model(clean(), trusted(160), tmp_path / "new", scan=runs[2], method="phrase-unlearning")
     assert (tmp_path / "new").is_dir(), record.results

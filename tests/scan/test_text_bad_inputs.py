@@ -169,9 +169,11 @@ def test_a_set_of_one_label_trains_no_classifier(tmp_path: Path) -> None:
     assert not (tmp_path / "model").exists()
 
 
-def test_a_payload_for_labels_is_refused_and_for_answers_is_not() -> None:
+def test_what_is_for_answers_is_refused_for_labels_and_the_other_way_round() -> None:
     attack = RareWords(words="zq", rate=0.1, payload="varied")
     with pytest.raises(DataError, match="has labels, and a varied payload is of answers"):
         attack.poison(reviews(60), run=Run())
     assert attack.poison(chat(60), run=Run()).truth.poisoned
+    with pytest.raises(DataError, match="has answers and no labels"):
+        RareWords(words="zq", rate=0.1, clean_label=True).poison(chat(60), run=Run())
     assert RareWords(words="zq", rate=0.1).poison(reviews(60), run=Run()).truth.poisoned

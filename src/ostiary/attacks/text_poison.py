@@ -97,9 +97,14 @@ class TextPoisoning:
     def poison(self, clean: TextSet, /, *, run: Run) -> PoisonedTexts:
         """Poison the set.
 
-        Raises DataError when target or rate cannot be met by rows that the trigger changes, and for a varied payload
-        where there are labels.
+        Raises DataError when target or rate cannot be met by rows that the trigger changes, for a varied payload where
+        there are labels, and for clean labels where there are none.
         """
+        if clean.answers is not None and self.clean_label:
+            raise DataError(
+                f"'{clean.name}' has answers and no labels, which clean_label is about",
+                hint="leave it out, or give a set with labels",
+            )
         if clean.answers is None and self.payload != "fixed":
             raise DataError(
                 f"'{clean.name}' has labels, and a {self.payload} payload is of answers",

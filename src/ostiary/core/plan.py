@@ -56,7 +56,7 @@ TEXTS: dict[str, dict[str, dict[str, Preset]]] = {
             "quick": {"text.scan.bait": {}},
             "standard": {"text.scan.bait": {}, "text.scan.trigger-search": {}},
             "thorough": {
-                "text.scan.bait": {"slot": 2},
+                "text.scan.bait": {},  # with its own pass it accuses ordinary models: docs/text.md
                 "text.scan.trigger-search": {"width": 6, "aims": 3, "leaks": 500, "slot": 100},
             },
         },

@@ -16,5 +16,6 @@ METHODS = {
     "text.repair.fine-mixing": "ostiary.repair.fine_mixing:FineMixing",
     "text.repair.fine-tuning": "ostiary.repair.text_fine_tuning:TextFineTuning",
     "text.repair.phrase-unlearning": "ostiary.repair.phrase_unlearning:PhraseUnlearning",
+    "text.repair.token-pruning": "ostiary.repair.token_pruning:TokenPruning",
     "text.repair.w2s": "ostiary.repair.w2s:W2s",
 }

@@ -16,7 +16,8 @@ from ostiary.core.records import ModelEvidence
 from ostiary.core.run import Run
 from ostiary.data.texts import TextSet
 from ostiary.models.text_classifier import TextClassifier
-from ostiary.repair.text_tune import Row, TextModel, TextTuning, plain, rows_of, tune_texts
+from ostiary.repair.text_tune import Row, TextModel, TextTuning, halves, mean_loss, plain, rows_of, tune_texts
+from ostiary.repair.token_pruning import labels_of, pruned, strongest_tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +27,9 @@ class PhraseUnlearning:
     Source: Wang et al. 2019, Neural Cleanse (IEEE S&P), sec. VI-C, of whose unlearning this is the counterpart for
     texts. A phrase is put at the start, at the end or between two words, whatever the search did, since nobody knows
     where the attacker puts it; of several phrases each row gets one. A classifier keeps the chances that it gave the
-    bare text, as labels of so few texts cost it accuracy. `tolerance` is in nats a token, or a label.
+    bare text, as labels of so few texts cost it accuracy, and loses the `tokens` that did most for the phrase's label
+    by themselves (`TokenPruning`): what a scan recovers is often a part of the trigger. `tolerance` is in nats a token,
+    or a label.
     """
 
     card: ClassVar[Card] = Card(
@@ -39,6 +42,7 @@ class PhraseUnlearning:
             "prompts and a phrase in the place of images and a patch",
             "where to stop is chosen on held-out trusted rows without the phrase",
             "a classifier learns its own chances of the bare text, where the paper gives labels",
+            "of a classifier, tokens that lead to the phrase's label are pruned afterwards",
         ),
         blind_spots=("a recovered phrase that shares no word with the attacker's", "triggers the scan did not find"),
         marks=frozenset({"mechanism"}),
@@ -48,6 +52,7 @@ class PhraseUnlearning:
     lr: Annotated[float, Field(gt=0)] = 1e-3
     batch: Annotated[int, Field(gt=0)] = 16
     tolerance: Annotated[float, Field(ge=0)] = 0.03
+    tokens: Annotated[int, Field(ge=0)] = 24
 
     def repair(self, model: TextModel, trusted: TextSet, evidence: ModelEvidence | None, /, *, run: Run) -> Repaired:
         """Give a copy for which the phrases of `evidence` lost their effect; raises NotMet without any."""
@@ -77,6 +82,12 @@ class PhraseUnlearning:
         loss = as_before if isinstance(model, TextClassifier) else plain
         tuning = TextTuning(epochs=self.epochs, lr=self.lr, batch=self.batch, tolerance=self.tolerance)
         chosen = tune_texts(copy, trusted, tuning, run=run, label=self.card.name, loss=loss, beside=with_phrase)
+        if isinstance(model, TextClassifier) and isinstance(copy, TextClassifier) and self.tokens:
+            first, second = halves(copy, trusted, run)
+            ranked = strongest_tokens(model, first, labels_of(model, evidence), self.tokens, run=run)
+            held = rows_of(copy, second)
+            most = max(mean_loss(one, held) for one in (model, copy)) + self.tolerance
+            chosen |= pruned(copy, ranked, held, most)
         return Repaired(copy, {"phrases": ", ".join(map(repr, phrases)), **chosen})
 
 

@@ -43,7 +43,7 @@ def repair_texts(
     As `ostiary.repair.flow`: a quarter of the trusted rows is kept apart and measures exact answers and tokens of the
     answers, or the accuracy, each of which refuses a repair that costs more than `max_loss` points and than chance
     explains; a class that pays alone is a caution. Without `method` the phrases that the scan accuses are unlearned. A
-    language model without one gets CROW, a classifier is fine-tuned; unlearning that is named takes of a classifier the
+    language model without one gets CROW, of a classifier tokens are pruned; unlearning that is named takes of it the
     phrases that turn most texts to a class where none is accused, with a caution. `base` is for the repairs that go by
     one, and must then be named by `method`. The verdict is that of the scan of the repaired model. Raises OstiaryError
     for unusable inputs.
