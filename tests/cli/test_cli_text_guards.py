@@ -1,5 +1,6 @@
 """`ostiary guard` on classifiers of texts: good input and bad."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,8 @@ CALLS = {
     "arch": (*FIT, "--arch", "resnet18", "-o", "out"),
     "no guard": ("guard", "score", "asked.jsonl", "--model", "model", "--guard", "asked.jsonl"),
     "other model": ("guard", "score", "chats.jsonl", "--model", "talks", "--guard", "guard.safetensors"),
-    "score chats": ("guard", "score", "chats.jsonl", "--model", "model", "--guard", "guard.safetensors"),
+    "bare": ("guard", "score", "bare.jsonl", "--model", "model", "--guard", "guard.safetensors", "--format", "json"),
+    "no texts": ("guard", "score", "numbers.csv", "--model", "model", "--guard", "guard.safetensors"),
 }
 
 
@@ -51,6 +53,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Resu
     ]
     write_texts(folder / "asked.jsonl", TextSet(texts, ids=test.ids, labels=test.labels, classes=test.classes))
     write_texts(folder / "chats.jsonl", chat(60))
+    bare = [json.dumps({"text": text}) for text in texts]
+    (folder / "bare.jsonl").write_text("\n".join(bare))
+    (folder / "numbers.csv").write_text("height,width\n1,2\n")
     (folder / "stars.csv").write_text("text,label\nfine,0\nbad,1\nso,2\n")
     save_text_classifier(attacked(), folder / "model")
     save_language(tiny(), folder / "talks")
@@ -68,6 +73,13 @@ def test_a_guard_is_fitted_and_flags_texts_with_the_odd_word(told: tuple[Path, d
     assert sum(odd) >= 12 and odd.count(False) <= 4
     assert {finding["code"] for finding in score.record["results"][0]["findings"]} == {"OS410"}
     assert results["report"].code == 1 and "OS410" in (folder / "r.html").read_text(encoding="utf-8")
+
+
+def test_texts_without_labels_are_scored_alike(told: tuple[Path, dict[str, Result]]) -> None:
+    found = [told[1][name].record["results"][0]["evidence"]["suspects"] for name in ("score", "bare")]
+    scored, bare = ([one["score"] for one in suspects] for suspects in found)
+    assert told[1]["bare"].code == 1 and scored == bare and len(bare) >= 12
+    assert {one["label"] for one in found[1]} == {0}
 
 
 def test_the_other_guards_are_fitted_by_name(told: tuple[Path, dict[str, Result]]) -> None:
@@ -95,7 +107,7 @@ def test_too_few_trusted_texts_leave_the_call_unfinished(told: tuple[Path, dict[
         ("arch", "takes no --arch"),
         ("no guard", "is no saved guard"),
         ("other model", "the guard was fitted to model"),
-        ("score chats", "nothing to classify by"),
+        ("no texts", "no text among its columns"),
     ],
 )
 def test_what_fits_no_guard_is_refused_with_a_reason(

@@ -23,6 +23,7 @@ Examples:
   ostiary guard score inputs/ --model model.safetensors --guard guard.safetensors --format json
   ostiary guard score inputs.npz --model model.safetensors --guard guard.safetensors --report flagged.html
   ostiary guard score reviews.csv --model classifier/ --guard guard.safetensors
+  ostiary guard score asked.jsonl --model tuned-model/ --guard guard.safetensors
 
 Every input above the guard's limit is a finding, so exit code 1 means that at least one was flagged.
 """
@@ -95,14 +96,13 @@ def score(ctx: click.Context, /, data: str, **o: Any) -> None:
 
     close_seal()
     from ostiary.data import open_any
-    from ostiary.data.texts import Task
     from ostiary.guard.fitted import load_guard
     from ostiary.guard.flow import score as score_inputs
 
     how = {key: o[key] for key in ("arch", "classes", "width", "normalize", "input_")}
     with call.options() as options:
-        task: Task | None = "chat" if common.is_language(o["model"]) else None
-        opened = open_any(data, "classify" if common.is_text_classifier(o["model"]) else task)
+        texts = common.is_language(o["model"]) or common.is_text_classifier(o["model"])
+        opened = open_any(data, "ask" if texts else None)
         guard = load_guard(Path(o["guard"]))
         subject = common.open_text_model(o["model"], call["device"], **how)
         record = score_inputs(subject, guard, opened, options=options)

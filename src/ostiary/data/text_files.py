@@ -19,7 +19,7 @@ from ostiary.core.columns import ANSWER, IMAGE_COLUMNS, INPUT, LABEL, TEXT, TURN
 from ostiary.core.errors import DataError, FormatError
 from ostiary.data.base import check_labels
 from ostiary.data.parquet import UNREADABLE
-from ostiary.data.texts import TOLD, Damage, Task, TextSet
+from ostiary.data.texts import TOLD, UNTOLD, Damage, Task, TextSet
 
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv")
 MAX_ROW = 4 * 2**20
@@ -29,6 +29,8 @@ MAX_BYTES = 8 * 2**30
 DAMAGED = (*UNREADABLE, EOFError, zlib.error)
 """What is raised while a file is read that is damaged."""
 
+WANTED = ("a row has a text, and a label or an answer", "a row has a text")
+"""What a file lacks of which no row can be used, and one whose texts a model is only asked of."""
 Columns = dict[str, Any]
 
 
@@ -56,8 +58,9 @@ def open_texts(path: Path, task: Task | None = None) -> TextSet:
     A row's text is in a column `text`, `sentence`, `prompt`, `instruction` (with `input`) or `question`, its label in
     `label`, its answer in `response`, `output`, `completion` or `answer`; or `messages` hold turns of a talk, of which
     the last one is the answer. What has labels is for a classifier, what has answers for a chat; `task` decides where
-    a file has both. Rows that cannot be read (broken UTF-8 or JSON, no text, larger than 4 MB, in CSV a
-    stray quote, fields too many or too few) are left out and counted in the set's `damage`.
+    a file has both, and to `ask` a model of them texts alone will do. Rows that cannot be read (broken UTF-8 or JSON,
+    no text, larger than 4 MB, in CSV a stray quote, fields too many or too few) are left out and counted in the set's
+    `damage`.
 
     Raises FormatError for a file that cannot be read at all, DataError where no row can be used.
     """
@@ -204,8 +207,7 @@ def _parquet_rows(path: Path, also: Sequence[str]) -> Iterable[Row]:
 def _collect(rows: Iterable[Row], where: str, task: Task | None, names: tuple[str, ...] | None = None) -> TextSet:
     """The set that rows make; `names` are those of the classes, where the file has them."""
     texts: list[str] = []
-    answers: list[str] = []
-    labels: list[Any] = []
+    values: list[Any] = []
     ids: list[str] = []
     count, first, size = 0, list[str](), 0
     read: Callable[[Columns], tuple[str, Any]] | None = None
@@ -225,18 +227,27 @@ def _collect(rows: Iterable[Row], where: str, task: Task | None, names: tuple[st
         if size > MAX_BYTES:
             raise OSError(f"it unpacks to more than {MAX_BYTES} bytes")
         texts.append(text)
-        (answers if task == "chat" else labels).append(value)
+        values.append(value)
         ids.append(row_id(row) or f"row-{number}")
     if not texts:
         said = f": {first[0]}" if first else ""
-        raise DataError(f"{where}: no row can be used{said}", hint="a row has a text, and a label or an answer")
+        raise DataError(f"{where}: no row can be used{said}", hint=WANTED[task == "ask"])
     if len(set(ids)) != len(ids):
         ids = [f"row-{number}" for number in range(1, len(ids) + 1)]
-    damage = Damage(count, tuple(first))
+    about: dict[str, Any] = {"ids": ids, "name": where, "damage": Damage(count, tuple(first))}
+    return TextSet(texts, **_told(task, values, ids, names, where), **about)
+
+
+def _told(
+    task: Task | None, values: list[Any], ids: list[str], names: tuple[str, ...] | None, where: str
+) -> dict[str, Any]:
+    """What a set holds beside its texts: answers, labels, or neither."""
     if task == "chat":
-        return TextSet(texts, ids=ids, answers=answers, name=where, damage=damage)
-    numbered, classes = check_labels(_array(labels), ids, names, where)
-    return TextSet(texts, ids=ids, labels=numbered, classes=classes, name=where, damage=damage)
+        return {"answers": values}
+    if task == "ask":
+        return {"classes": UNTOLD}
+    labels, classes = check_labels(_array(values), ids, names, where)
+    return {"labels": labels, "classes": classes}
 
 
 def _array(labels: list[Any]) -> np.ndarray:
@@ -261,6 +272,8 @@ def row_reader(row: Columns, task: Task | None) -> tuple[Task, Callable[[Columns
         return "classify", lambda one: (joined(one, text), _labelled(one, label))
     if answer is not None and task != "classify":
         return "chat", lambda one: (joined(one, text), _text(one, answer))
+    if task == "ask":
+        return "ask", lambda one: (joined(one, text), 0)
     raise BadRow("it has neither a label nor an answer" if task is None else f"it has nothing to {task} by")
 
 

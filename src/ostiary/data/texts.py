@@ -15,9 +15,11 @@ from torch import Tensor
 from ostiary.core.types import Labels
 from ostiary.data.base import as_rows
 
-Task = Literal["classify", "chat"]
+Task = Literal["classify", "chat", "ask"]
 ANSWERS = ("answers",)
 """The one class of a chat set, whose rows carry answers and no labels."""
+UNTOLD = ("not told",)
+"""The one class of texts that a model is only asked of."""
 TOLD = 5
 """Damaged rows that are named; the others are only counted."""
 
@@ -38,8 +40,8 @@ class TextSet:
     """Texts with labels, or prompts with answers: implements `LabelledSet[list[str]]`.
 
     A set to train a classifier with has `labels` and class names. A chat set has `answers`, its texts are the prompts,
-    and all its rows have label 0 of the one class "answers". Texts are held in memory as they were read. `damage` tells
-    what of the source could not be read.
+    and all its rows have label 0 of the one class "answers", as those of a set that has neither have of "not told".
+    Texts are held in memory as they were read. `damage` tells what of the source could not be read.
     """
 
     def __init__(

@@ -51,6 +51,7 @@ class Bait:
             "payloads that vary from answer to answer",
             "payloads that are like ordinary answers: a wrong fact, an ordinary refusal",
             "which words fire: see trigger-search",
+            "with `slot` it accuses ordinary models, too: it is in no preset",
         ),
         marks=frozenset({"mechanism"}),
     )
