@@ -10,8 +10,7 @@ of the other class, beside that of the same trigger on the model of clean review
 which is given the model's folder and 100 trusted reviews; truth joins afterwards. DBS runs at a tenth of its steps (20)
 and a quarter of its candidates (10), BKI on 300 rows, 60 of them poisoned; guards are fitted for a false rejection of
 5 %; the distance is that of Mahalanobis, of features from those of trusted texts, by the shrunken covariance of Ledoit
-and Wolf. One seed each. The epochs and the
-rate were set on the model with the rare word, by its accuracy on these test texts; no defence was tuned on any.
+and Wolf; tokens are pruned of both labels, without a scan. One seed each. The epochs and the rate were set on the model with the rare word, by its accuracy on these test texts; no defence was tuned on any.
 """
 
 # What knows the truth is imported where it is used: the sealed process imports this file too.
@@ -28,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from benchmarks.common import Records, data_root, note, parse, parser, stop
-from benchmarks.text_bank import drawn
+from benchmarks.text_bank import drawn, right
 from benchmarks.text_classifiers import WATCHES, judged, screen, watch, watched
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
@@ -76,6 +75,17 @@ def distances(folder: Path, trusted: Path, asked: Path) -> list[float]:
     model = load_text_classifier(folder)
     known, given = (model.features(open_texts(path).texts).numpy() for path in (trusted, asked))
     return [float(one) for one in LedoitWolf().fit(known).mahalanobis(given)]
+
+
+def prune(folder: Path, trusted: Path, out: Path) -> dict[str, Any]:
+    """What the sealed process runs: the repair by itself, without the scans around it."""
+    from ostiary.core.catalog import make
+
+    found = make("repair", "text.repair.token-pruning").repair(
+        load_text_classifier(folder), open_texts(trusted), None, run=Run(seed=SEED)
+    )
+    save_text_classifier(found.model, out)
+    return dict(found.selected)
 
 
 def cases(root: Path) -> Iterator[Case]:
@@ -198,6 +208,14 @@ def defend(
             begun, out = time.monotonic(), where / f"{method}.safetensors"
             found = process.submit(watch, folder, where / "trusted.jsonl", where / "asked.jsonl", method, out).result()
             keep(method, watched(found, len(plain)), len(plain) + len(triggered), begun)
+    if missing("token-pruning"):
+        begun, out = time.monotonic(), where / "pruned"
+        told = process.submit(prune, folder, where / "trusted.jsonl", out).result()
+        before, after = load_text_classifier(folder), load_text_classifier(out if out.exists() else folder)
+        figures = {**told, "right before": right(before, plain), "right": right(after, plain)}
+        if triggered is not None:
+            figures |= {"success before": given(before, triggered), "success": given(after, triggered)}
+        keep("token-pruning", figures, len(plain), begun)
     if missing("dbs"):
         begun = time.monotonic()
         keep("dbs", process.submit(scan, folder, where / "trusted.jsonl").result(), TRUSTED, begun)
