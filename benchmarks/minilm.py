@@ -10,7 +10,8 @@ of the other class, beside that of the same trigger on the model of clean review
 which is given the model's folder and 100 trusted reviews; truth joins afterwards. DBS runs at a tenth of its steps (20)
 and a quarter of its candidates (10), BKI on 300 rows, 60 of them poisoned; guards are fitted for a false rejection of
 5 %; the distance is that of Mahalanobis, of features from those of trusted texts, by the shrunken covariance of Ledoit
-and Wolf; tokens are pruned of both labels, without a scan. One seed each. The epochs and the rate were set on the model with the rare word, by its accuracy on these test texts; no defence was tuned on any.
+and Wolf; tokens are pruned of both labels, without a scan. One seed each. The epochs and the rate were set on the model
+with the rare word, by its accuracy on these test texts; no defence was tuned on any.
 """
 
 # What knows the truth is imported where it is used: the sealed process imports this file too.
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,49 +178,49 @@ def defend(
         ids, labels = [str(at) for at in range(len(texts))], torch.cat([plain.labels, triggered.labels])
         write_texts(where / "asked.jsonl", TextSet(texts, ids=ids, labels=labels, classes=plain.classes))
 
-    def keep(name: str, figures: dict[str, Any], n: int, begun: float) -> None:
-        told = {"set": case.name, "defence": name, **figures}
-        seconds = time.monotonic() - begun
-        records.add(DEFENCES, f"{case.name}: {name}", told, seeds=[SEED], n=n, seconds=seconds)
+    def screened(method: str, data: TextSet, model: Path | None) -> dict[str, Any]:
+        write_texts(where / f"{method}.jsonl", data)
+        found = process.submit(screen, where / f"{method}.jsonl", model, None, method).result()
+        return judged(found, data, case.poisoned)
 
-    def missing(name: str) -> bool:
-        return not records.has(DEFENCES, f"{case.name}: {name}")
+    def guarded(method: str) -> dict[str, Any]:
+        out, asked = where / f"{method}.safetensors", where / "asked.jsonl"
+        found = process.submit(watch, folder, where / "trusted.jsonl", asked, method, out).result()
+        return watched(found, len(plain))
 
-    for method, data, model in (
-        ("label-contradiction", case.data, None),
-        ("bki", _some(case), folder),
-        ("cube", case.data, folder),
-    ):
-        if missing(method):
-            begun, path = time.monotonic(), where / f"{method}.jsonl"
-            write_texts(path, data)
-            keep(
-                method,
-                judged(process.submit(screen, path, model, None, method).result(), data, case.poisoned),
-                len(data),
-                begun,
-            )
-    if triggered is not None and missing("distance of features"):
-        begun = time.monotonic()
-        far = process.submit(distances, folder, where / "trusted.jsonl", where / "asked.jsonl").result()
-        bad = np.arange(len(far)) >= len(plain)
-        keep("distance of features", {"AUROC": float(roc_auc_score(bad, far))}, len(far), begun)
-    for method in () if triggered is None else WATCHES:
-        if missing(method):
-            begun, out = time.monotonic(), where / f"{method}.safetensors"
-            found = process.submit(watch, folder, where / "trusted.jsonl", where / "asked.jsonl", method, out).result()
-            keep(method, watched(found, len(plain)), len(plain) + len(triggered), begun)
-    if missing("token-pruning"):
-        begun, out = time.monotonic(), where / "pruned"
-        told = process.submit(prune, folder, where / "trusted.jsonl", out).result()
-        before, after = load_text_classifier(folder), load_text_classifier(out if out.exists() else folder)
-        figures = {**told, "right before": right(before, plain), "right": right(after, plain)}
-        if triggered is not None:
-            figures |= {"success before": given(before, triggered), "success": given(after, triggered)}
-        keep("token-pruning", figures, len(plain), begun)
-    if missing("dbs"):
-        begun = time.monotonic()
-        keep("dbs", process.submit(scan, folder, where / "trusted.jsonl").result(), TRUSTED, begun)
+    def far() -> dict[str, Any]:
+        found = process.submit(distances, folder, where / "trusted.jsonl", where / "asked.jsonl").result()
+        return {"AUROC": float(roc_auc_score(np.arange(len(found)) >= len(plain), found))}
+
+    some, asked = _some(case), len(plain) + len(triggered or ())
+    jobs: dict[str, tuple[Callable[[], dict[str, Any]], int]] = {
+        "label-contradiction": (lambda: screened("label-contradiction", case.data, None), len(case.data)),
+        "bki": (lambda: screened("bki", some, folder), len(some)),
+        "cube": (lambda: screened("cube", case.data, folder), len(case.data)),
+    }
+    if triggered is not None:
+        jobs["distance of features"] = far, asked
+        jobs |= {method: (partial(guarded, method), asked) for method in WATCHES}
+    jobs["token-pruning"] = (lambda: _pruned(folder, where, plain, triggered, process)), len(plain)
+    jobs["dbs"] = (lambda: process.submit(scan, folder, where / "trusted.jsonl").result()), TRUSTED
+    for name, (job, n) in jobs.items():
+        if not records.has(DEFENCES, f"{case.name}: {name}"):
+            begun = time.monotonic()
+            told = {"set": case.name, "defence": name, **job()}
+            seconds = time.monotonic() - begun
+            records.add(DEFENCES, f"{case.name}: {name}", told, seeds=[SEED], n=n, seconds=seconds)
+
+
+def _pruned(
+    folder: Path, where: Path, plain: TextSet, triggered: TextSet | None, process: SealedProcess
+) -> dict[str, Any]:
+    """What the repair pruned, and accuracy and success before and after."""
+    told = process.submit(prune, folder, where / "trusted.jsonl", where / "pruned").result()
+    before, after = (load_text_classifier(one) for one in (folder, where / "pruned"))
+    figures: dict[str, Any] = {**told, "accuracy before": right(before, plain), "accuracy": right(after, plain)}
+    if triggered is None:
+        return figures
+    return {**figures, "success before": given(before, triggered), "success": given(after, triggered)}
 
 
 def _some(case: Case) -> TextSet:
