@@ -9,6 +9,7 @@ from cli_case import batch
 from text_case import chat
 
 from ostiary.api import repair_model, scan_model
+from ostiary.cli.render import verdict_line
 from ostiary.core.catalog import make
 from ostiary.core.errors import ConfigError, DataError
 from ostiary.core.records import RepairEvidence
@@ -57,6 +58,7 @@ def test_a_recovered_phrase_is_unlearned_and_the_classifier_written(tmp_path: Pa
     others = [text for text, label in zip(trusted().texts, trusted().labels.tolist(), strict=True) if label]
     fires = after.predict([f"cf {text}" for text in others]).argmax(1) == 0
     assert float(fires.float().mean()) <= 0.2 and record.verdict == "none-found"
+    assert verdict_line(record) == "none-found, no evidence found by 2 of 2 methods (scan of the repaired model)"
 
 
 def test_a_repair_that_is_broken_off_or_too_dear_leaves_nothing(
@@ -66,6 +68,7 @@ def test_a_repair_that_is_broken_off_or_too_dear_leaves_nothing(
     how = {"scan": scanned, "method": "fine-tuning"}
     record = repair_model(attacked(), trusted(160), tmp_path / "new", params=dear, **how)
     assert "accuracy fell by" in record.config["refused"] and record.verdict == "incomplete"
+    assert verdict_line(record) == "incomplete, no repaired model was made"
 
     def broken(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

@@ -55,7 +55,7 @@ def verdict_line(record: Record) -> str:
     found = words[record.verdict or "incomplete"]
     if record.kind != "repair":
         return found
-    scanned = any(result.method.startswith("scan.") for result in record.results)
+    scanned = any("scan" in result.method.split(".") for result in record.results)
     return f"{found} (scan of the repaired model)" if scanned else "incomplete, no repaired model was made"
 
 
