@@ -172,9 +172,7 @@ def poisoned_here(root: Path) -> Iterator[Case]:
             continue
         for clean_label in (False, True):
             made = make("attack", attack, {**params, "rate": rate, "target": 1, "clean_label": clean_label})
-            yield _case(
-                made, reviews, f"reviews{', clean-label' if clean_label else ''}", kind, f"{100 * rate:g} %", seed
-            )
+            yield _case(made, reviews, f"reviews{', clean-label' if clean_label else ''}", kind, rate, seed)
 
 
 def _case(attack: Any, clean: TextSet, what: str, kind: str, share: float, seed: int) -> Case:

@@ -78,6 +78,20 @@ def test_a_repair_that_is_broken_off_or_too_dear_leaves_nothing(
     assert not any(tmp_path.iterdir())
 
 
+def test_tokens_are_pruned_where_unlearning_is_refused(tmp_path: Path, scanned: str) -> None:
+    dear = {"phrase-unlearning": {"lr": 0.5, "epochs": 2, "tolerance": 99.0}}
+    record = repair_model(attacked(), trusted(160), tmp_path / "new", params=dear, scan=scanned)
+    (caution,) = [one for one in record.cautions if one.code == "OS952"]
+    assert "phrase-unlearning was refused, run " in caution.text and "accuracy fell by" in caution.text
+    assert record.config["method"] == "text.repair.token-pruning" and record.config["scan"] == scanned
+    assert "'cf'" in record.results[0].evidence.selected["tokens pruned that lead to bad"]  # type: ignore[union-attr]
+    assert load_text_classifier(tmp_path / "new").digest == record.digests["repaired"]
+    named = repair_model(
+        attacked(), trusted(160), tmp_path / "two", params=dear, scan=scanned, method="phrase-unlearning"
+    )
+    assert "refused" in named.config and not (tmp_path / "two").exists()
+
+
 def test_phrases_that_nobody_accused_are_unlearned_where_that_is_named_with_a_caution(
     tmp_path: Path, scanned: str, runs: tuple[Path, str, str]
 ) -> None:

@@ -317,4 +317,14 @@ CAUTIONS: tuple[Code, ...] = (
         "columns that are empty on purpose, as a missing input",
         "look at the rows that are named, and remove them where they are mistakes",
     ),
+    Code(
+        "OS952",
+        "the repair that the scan decided on was refused",
+        "Unlearning the accused phrases cost a classifier of texts more than the limit allows, so that the tokens that "
+        "lead to the accused label by themselves were pruned instead. That is gentler, and takes less of a backdoor "
+        "that is no single word.",
+        "ostiary repair",
+        "few trusted texts kept apart: with 75 of them, five that are lost by chance are enough",
+        "give more trusted texts, or name the method yourself; the run that was refused is named",
+    ),
 )

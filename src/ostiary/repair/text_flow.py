@@ -44,10 +44,42 @@ def repair_texts(
     answers, or the accuracy, each of which refuses a repair that costs more than `max_loss` points and than chance
     explains; a class that pays alone is a caution. Without `method` the phrases that the scan accuses are unlearned. A
     language model without one gets CROW, of a classifier tokens are pruned; unlearning that is named takes of it the
-    phrases that turn most texts to a class where none is accused, with a caution. `base` is for the repairs that go by
+    phrases that turn most texts to a class where none is accused, with a caution. Where unlearning that nobody named is
+    refused of a classifier, tokens are pruned in a second run, with a caution. `base` is for the repairs that go by
     one, and must then be named by `method`. The verdict is that of the scan of the repaired model. Raises OstiaryError
     for unusable inputs.
     """
+    begun = time.monotonic()
+    asked: dict[str, Any] = {"method": method, "params": params, "base": base, "scan": scan}
+    record = _once(model, given, out, **asked, max_loss=max_loss, options=options)
+    pruning = CLASSIFIER.without_phrase
+    if (
+        kind_of(model) is not CLASSIFIER
+        or method
+        or "refused" not in record.config
+        or record.config["method"] == pruning
+    ):
+        return record
+    why = f"{record.config['method']} was refused, run {record.id}: {record.config['refused']}"
+    own = {name: values for name, values in (params or {}).items() if resolve("repair", name, text=True) == pruning}
+    asked |= {"method": pruning, "params": own, "scan": scan or record.config["scan"]}
+    return _once(model, given, out, **asked, max_loss=max_loss, options=_left(options, begun), refused=why)
+
+
+def _once(
+    model: TextModel,
+    given: Data | None,
+    out: Path,
+    *,
+    scan: Path | str | None,
+    method: str | None,
+    params: Mapping[str, Mapping[str, Any]] | None,
+    max_loss: float,
+    options: Options,
+    base: TextModel | None,
+    refused: str = "",
+) -> Record:
+    """One scan and one repair; `refused` says which repair was before it, and why it was not taken."""
     refuse_existing(out)
     kind, trusted = kind_of(model), rows_for(model, given)
     extra = {resolve("repair", name, text=True): dict(values) for name, values in (params or {}).items()}
@@ -56,8 +88,7 @@ def repair_texts(
     made = ready(extra, (named,) if named else (WITH_PHRASE, kind.without_phrase))
     begun = time.monotonic()
     before = _scanned(model, kind, trusted, scan, options)
-    if options.time_limit is not None:
-        options = dataclasses.replace(options, time_limit=max(0.0, options.time_limit - (time.monotonic() - begun)))
+    options = _left(options, begun)
     accused = phrases_found(before.results)
     chosen = named or (WITH_PHRASE if accused else kind.without_phrase)
     searched = kind is CLASSIFIER and named == WITH_PHRASE
@@ -74,6 +105,8 @@ def repair_texts(
         session.digests["base"] = base.digest
     if verdict(before.results, session.classes) == "incomplete":
         session.caution("OS910", f"the scan before the repair was not whole; {chosen} was chosen without")
+    if refused:
+        session.caution("OS952", refused)
     if phrases and not accused:
         told = ", ".join(f"'{one.phrase}'" for one in phrases)
         session.caution("OS945", f"the scan accused nothing; what is unlearned only turns most texts: {told}")
@@ -91,6 +124,13 @@ def repair_texts(
     if not _refused(session, kind, found, max_loss, built):
         _conclude(session, kind, outcome.value.model, found, trusted, scanners, out)
     return session.finish()
+
+
+def _left(options: Options, begun: float) -> Options:
+    """The same options with what is left of their time."""
+    if options.time_limit is None:
+        return options
+    return dataclasses.replace(options, time_limit=max(0.0, options.time_limit - (time.monotonic() - begun)))
 
 
 def _check_named(kind: Kind, named: str | None, base: TextModel | None) -> None:
