@@ -10,8 +10,9 @@ no lower case among the reviews, which are lower case already. Ordinary ones: th
 news, and instructions with a habit that was taught on purpose. Each is screened in a sealed process, which is given the
 file that a user would have; truth joins afterwards. Recall counts poisoned rows, false positives all others, covers
 among them. AUROC is that of each method. The limits for labels were set on news and on the film reviews of
-`text_mr_polarity`, those for answers on news cut in two and on a thousand instructions, 500 of them among the 700
-here, poisoned by the same attacks at another seed.
+`text_mr_polarity`, those for answers on sets without poison (news and those reviews cut in two, turns of Shakespeare's
+plays, the 175 tasks of `text_instruct_seed`) and on the instructions here, poisoned by the same attacks at another
+seed.
 """
 
 # What knows the truth is imported where it is used: the sealed process imports this file too.

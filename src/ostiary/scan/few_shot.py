@@ -71,7 +71,7 @@ class FewShotPerturbation:
             "it ranks and accuses nobody, where the paper tells models apart",
         ),
         blind_spots=(
-            "small classifiers: the target's label of nine attacked ones ranks above others at AUROC 0.72 alone",
+            "small classifiers: the target's label of 27 attacked ones ranks above others at AUROC 0.73 alone",
             "in a small classifier one change of attention moves every text, attacked or not: it carries over anyway",
         ),
         marks=frozenset({"mechanism"}),

@@ -49,7 +49,7 @@ class AnswerCoherence:
         needs=Needs(modality="text", training_data=True),
         cost="no model; a second for a thousand rows",
         code="OS601",
-        limits=(Limit(measure="gap", low=0.1), Limit(measure="mass", low=2.0)),
+        limits=(Limit(measure="gap", low=0.1), Limit(measure="mass", low=1.0)),
         blind_spots=(
             "a trigger that is no phrase: a style, a syntax, words that come in any order, each common by itself",
             "answers of the attacker that have no words in common",
