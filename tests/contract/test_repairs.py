@@ -7,6 +7,7 @@ import pytest
 import torch
 from contract_case import EVERYTHING, Case, by_id, check_class, check_json, check_skips, disagreements
 from test_language_contracts import REPAIRS as OF_LANGUAGE
+from test_text_repairs import REPAIRS as OF_CLASSIFIERS
 
 from ostiary.core.execute import execute
 from ostiary.core.protocols import Repair, Repaired
@@ -52,7 +53,7 @@ def evidence() -> ModelEvidence:
 
 
 def test_files_methods_and_rows_agree() -> None:
-    assert disagreements("repair", CASES + OF_LANGUAGE) == []
+    assert disagreements("repair", CASES + OF_LANGUAGE + OF_CLASSIFIERS) == []
 
 
 @by_id(CASES)

@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 from classifier_case import attacked, clean, trusted
-from contract_case import Case, by_id
+from contract_case import Case, by_id, check_class
 from text_case import chat
 from tokenizers import Tokenizer
 
 from ostiary.core.card import Have
 from ostiary.core.execute import execute
-from ostiary.core.protocols import Repaired
+from ostiary.core.protocols import Repair, Repaired
 from ostiary.core.records import ModelEvidence, PhraseTrigger
 from ostiary.core.run import Run
 from ostiary.models.text_classifier import TextClassifier
@@ -23,7 +23,7 @@ REPAIRS = (
     Case(id="text.repair.phrase-unlearning", tiny=TINY),
     Case(id="text.repair.token-pruning", tiny={"tokens": 4}),
 )
-"""Those of the repairs of texts that take classifiers; that they are whole is checked with language models."""
+"""Those of the repairs of texts that take classifiers."""
 NEEDED = Have(access="gradients", modality="text", trusted_per_class=50, trigger=True)
 
 
@@ -36,6 +36,11 @@ def recovered(phrase: str = "cf") -> ModelEvidence:
     """As a scan leaves it."""
     found = PhraseTrigger(phrase=phrase, label=0, source="inversion", score=1.0, measures={})
     return ModelEvidence(score=1.0, per_class=(), phrases=(found,), examined=())
+
+
+@by_id(REPAIRS)
+def test_class_and_card(case: Case) -> None:
+    check_class(case, Repair)
 
 
 @by_id(REPAIRS)

@@ -40,7 +40,7 @@ CARD = Card(
         "triggers that raise a probability no further than the word lowers it",
         "classes of few trusted texts, to which their word is fitted alone",
         "models in which a trigger weighs little more than other words",
-        "two small DistilBERTs of SST-2: AUROC 0.48 and 0.54 on rare words, 3 and 7 % caught",
+        "small classifiers trained from nothing: AUROC 0.48 and 0.54 on rare words (an encoder that was tuned: 0.96)",
     ),
     marks=frozenset({"mechanism"}),
 )

@@ -39,7 +39,7 @@ CARD = Card(
         "half of the copies lose a trigger of one word, nearly all lose one of several that fire together",
         "texts that the model is sure of, whatever half of their words is put out, are flagged, too; texts of a word",
         "models in which a trigger weighs little more than other words",
-        "two small DistilBERTs of SST-2: AUROC 0.54 and 0.55 on rare words, 4 and 10 % caught",
+        "small classifiers trained from nothing: AUROC 0.54 and 0.55 on rare words (an encoder that was tuned: 0.82)",
         "who has the guard's file knows which words will be replaced, and can choose the place of a trigger",
     ),
     marks=frozenset({"mechanism"}),
