@@ -110,7 +110,7 @@ def test_train_makes_a_small_gpt2_and_overwrites_nothing(told: tuple[Path, dict[
         ("no base", "holds no config.json"),
         ("arch", "takes no --arch"),
         ("labels", "nothing to chat by"),
-        ("images", "'digits' is no file of texts, and one to chat by is needed here"),
+        ("images", "'digits' is no file of texts, and one is needed here"),
         ("alone", "is an adapter, no whole model"),
         ("no such base", "is an adapter, no whole model"),
         ("lora alone", "an adapter is for one model"),

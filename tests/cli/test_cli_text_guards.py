@@ -79,7 +79,6 @@ def test_texts_without_labels_are_scored_alike(told: tuple[Path, dict[str, Resul
     found = [told[1][name].record["results"][0]["evidence"]["suspects"] for name in ("score", "bare")]
     scored, bare = ([one["score"] for one in suspects] for suspects in found)
     assert told[1]["bare"].code == 1 and scored == bare and len(bare) >= 12
-    assert {one["label"] for one in found[1]} == {0}
 
 
 def test_the_other_guards_are_fitted_by_name(told: tuple[Path, dict[str, Result]]) -> None:

@@ -58,7 +58,7 @@ def test_unlearning_prunes_the_other_words_that_lead_to_the_label_of_the_phrase(
     """Told one of two words; the mutant: nothing is pruned."""
     both = attacked(words="cf mn")
     left = [measured(repaired(both, "phrase-unlearning", tokens=tokens), "mn")[0] for tokens in (24, 0)]
-    assert left[0] <= 0.25 and left[0] <= left[1], left
+    assert left[0] <= 0.05 < left[1], left
 
 
 def test_pruning_tokens_takes_a_word_out_of_a_classifier_that_nobody_named() -> None:

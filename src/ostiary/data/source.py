@@ -56,7 +56,7 @@ def open_any(spec: str | Path, task: Task | None = None) -> Data:
         return open_texts(path, task)
     if task is not None and (str(spec) == "digits" or path.exists()):
         raise ConfigError(
-            f"'{spec}' is no file of texts, and one to {task} by is needed here",
+            f"'{spec}' is no file of texts, and one is needed here",
             hint="texts are in .jsonl, .csv, .tsv (also .gz) or .parquet; sets of images have no task",
         )
     return open_data(spec)
